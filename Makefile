@@ -1,0 +1,38 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(BIN)/fedagg  ## create .venv and install fedagg with the tested versions
+
+$(BIN)/fedagg: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedagg needs Python >= 3.11: make setup PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## run 4 strategies x 4 attacks x 3 seeds on real data, then the table and the figures
+	$(BIN)/fedagg run --config-dir experiments/demo --config-name demo hydra.sweep.dir=$(DEMO)
+	$(BIN)/fedagg report $(DEMO)
+
+test: setup check  ## lint, types and the whole test suite
+	$(BIN)/python -m pytest
+
+check: setup  ## lint and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and the caches; runs stay
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,77 @@
+"""fedagg: federated learning under attack. Which way of combining client updates survives, how well, and at what cost?
+
+    >>> from fedagg import Adversary, Clients, LocalGrid, Strategy, run
+
+Names below are loaded when they are first used, so that ``fedagg --help`` imports neither torch nor flwr.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Both are read when flwr and Ray are first imported; a value the user has set stays.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Adversary": "fedagg.grid",
+    "Attack": "fedagg.contracts",
+    "Availability": "fedagg.grid",
+    "Callback": "fedagg.loop",
+    "Clients": "fedagg.clients",
+    "ClientError": "fedagg.errors",
+    "Cohort": "fedagg.cohort",
+    "ConfigError": "fedagg.errors",
+    "DatasetUnavailable": "fedagg.errors",
+    "FedaggError": "fedagg.errors",
+    "LocalGrid": "fedagg.grid",
+    "LocalSGD": "fedagg.clients",
+    "Population": "fedagg.data",
+    "PreAggregator": "fedagg.contracts",
+    "Rule": "fedagg.contracts",
+    "Strategy": "fedagg.strategy",
+    "Weighting": "fedagg.contracts",
+    "run": "fedagg.loop",
+}
+
+__all__ = [
+    "Adversary",
+    "Attack",
+    "Availability",
+    "Callback",
+    "ClientError",
+    "Clients",
+    "Cohort",
+    "ConfigError",
+    "DatasetUnavailable",
+    "FedaggError",
+    "LocalGrid",
+    "LocalSGD",
+    "Population",
+    "PreAggregator",
+    "Rule",
+    "Strategy",
+    "Weighting",
+    "__version__",
+    "run",
+]
+
+if TYPE_CHECKING:
+    from fedagg.clients import Clients, LocalSGD
+    from fedagg.cohort import Cohort
+    from fedagg.contracts import Attack, PreAggregator, Rule, Weighting
+    from fedagg.data import Population
+    from fedagg.errors import ClientError, ConfigError, DatasetUnavailable, FedaggError
+    from fedagg.grid import Adversary, Availability, LocalGrid
+    from fedagg.loop import Callback, run
+    from fedagg.strategy import Strategy
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fedagg' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,16 @@
+"""What a client does: receive a model, train it on its own data, send it back.
+
+A client is a real Flower ``ClientApp`` (``client_app(clients)``). A Grid of ours that is handed ``Clients`` asks for a whole
+cohort at once instead of message by message; the result is the same to the bit.
+
+    local.py     the definition of local training (``LocalSGD``)
+    executor.py  who runs it: one client at a time
+    clients.py   ``Clients``: population + model + local training, for a whole cohort
+    app.py       the same clients as a Flower ``ClientApp``, one message at a time
+"""
+
+from fedagg.clients.app import client_app
+from fedagg.clients.clients import Clients, Evaluation, Training
+from fedagg.clients.local import LocalSGD
+
+__all__ = ["Clients", "Evaluation", "LocalSGD", "Training", "client_app"]

@@ -1,0 +1,87 @@
+"""Each client as a real Flower ``ClientApp``, and how clients and Grids read and write Flower messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedagg.clients.clients import Clients
+from fedagg.errors import ClientError, ConfigError
+from fedagg.params import Layout, ModelState
+
+
+def client_app(clients: Clients) -> ClientApp:
+    """Return the Flower app that any of these clients is; it reads its id from ``partition-id`` in its node's config.
+
+    It runs wherever Flower runs apps, and trains exactly as the same client does in a Grid of ours.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        client, round = _client_id(context), server_round(message, default=0)
+        training = clients.fit(clients.layout.read(arrays_of(message)), [client], round)
+        _reraise(training.errors)
+        content = training_content(clients.layout, training.states[0], training.num_examples[0], training.metrics[0])
+        return Message(content, reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        client, round = _client_id(context), server_round(message, default=0)
+        evaluation = clients.evaluate(clients.layout.read(arrays_of(message)), [client], round)
+        _reraise(evaluation.errors)
+        if not evaluation.client_ids:
+            raise ConfigError(f"client {client} holds nothing out to evaluate on; set evaluation.holdout above 0")
+        return Message(evaluation_content(evaluation.num_examples[0], evaluation.metrics[0]), reply_to=message)
+
+    return app
+
+
+def training_content(layout: Layout, state: ModelState, num_examples: int, metrics: Mapping[str, float]) -> RecordDict:
+    """Return what a client sends after training, under the keys Flower's own strategies expect."""
+    return RecordDict({"arrays": layout.record(state), "metrics": metric_record({"num-examples": num_examples, **metrics})})
+
+
+def evaluation_content(num_examples: int, metrics: Mapping[str, float]) -> RecordDict:
+    """Return what a client sends after evaluating."""
+    return RecordDict({"metrics": metric_record({"num-examples": num_examples, **metrics})})
+
+
+def metric_record(values: Mapping[str, float]) -> MetricRecord:
+    """Return Flower's record of these numbers."""
+    record = MetricRecord()
+    for name, value in values.items():
+        record[name] = value
+    return record
+
+
+def arrays_of(message: Message) -> ArrayRecord:
+    """Return the one ``ArrayRecord`` of a message.
+
+    Raises:
+        ValueError: when there is none, or more than one.
+    """
+    records = list(message.content.array_records.values())
+    if len(records) != 1:
+        raise ValueError(f"a message must carry exactly one ArrayRecord; got {len(records)}")
+    return records[0]
+
+
+def server_round(message: Message, default: int) -> int:
+    """Return the number of the round as the strategy wrote it into the message, under Flower's key ``server-round``."""
+    for record in message.content.config_records.values():
+        number = record.get("server-round")
+        if isinstance(number, int):
+            return number
+    return default
+
+
+def _client_id(context: Context) -> int:
+    return int(context.node_config.get("partition-id", context.node_id))
+
+
+def _reraise(errors: Mapping[int, ClientError]) -> None:
+    for error in errors.values():
+        raise error

@@ -1,0 +1,53 @@
+"""What the server sees in one round: one row per client, and what is known about each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The replies of one round, as tensors. New facts arrive as new fields with defaults, so old plug-ins keep working.
+
+    Args:
+        round: number of the round, from 1.
+        client_ids: ascending, one per row.
+        updates: [n, d], what each client sent minus the parameters it received. Finite.
+        params: [d], the parameters the clients received.
+        num_examples: [n], how many examples each client *claims* to have trained on.
+        metrics: name -> [n], what the clients reported beside it; NaN where a client did not.
+        label_counts: [n, C], examples per class of each client, where the clients tell; else None.
+        population: N, how many clients there are in all; None where unknown.
+        received: [n, d], the parameters the clients sent, where they are at hand. A rule that is a plain weighted sum is
+            computed from these, in float64, so that nothing is lost to the rounding of ``updates``.
+    """
+
+    round: int
+    client_ids: Sequence[int]
+    updates: Tensor
+    params: Tensor
+    num_examples: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    label_counts: Tensor | None = None
+    population: int | None = None
+    received: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n, d = self.updates.shape
+        ids = list(self.client_ids)
+        if len(ids) != n or any(a >= b for a, b in pairwise(ids)):
+            raise ValueError(f"client_ids must be {n} ascending ids, one per row; got {ids}")
+        if self.params.shape != (d,):
+            raise ValueError(f"params must have shape [d={d}]; got {list(self.params.shape)}")
+        if torch.as_tensor(self.num_examples).shape != (n,):
+            raise ValueError(f"num_examples must have shape [n={n}]; got {list(torch.as_tensor(self.num_examples).shape)}")
+
+    @property
+    def n(self) -> int:
+        """How many clients the round has."""
+        return self.updates.shape[0]

@@ -1,0 +1,148 @@
+"""What a plug-in implements: one small class, called with tensors, that knows nothing of Flower, rounds or files.
+
+Symbols are the field's: ``n`` clients in the round, ``h`` of them honest, ``d`` parameters, ``f`` Byzantine clients. Updates
+are deltas: what a client sent minus the parameters it received. A plug-in never modifies its inputs, keeps dtype and device,
+never touches a global random generator, and raises ``ValueError`` naming the bound where a setting is impossible.
+
+State, where a plug-in has any, lives in ``state_dict()``, ``load_state_dict(state)`` and ``reset()``; a plug-in without
+state has none of the three. A random plug-in has an attribute ``generator``; while it is None the engine lends it one from
+the seed tree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+
+from fedagg.linalg import weighted_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedagg.cohort import Cohort
+
+Knowledge = Literal["own", "corrupted", "honest", "aggregator", "history"]
+
+
+class _Named:
+    """``repr()`` pastes back (a dataclass gives it); ``str()`` is the short tag of tables and test ids."""
+
+    def __str__(self) -> str:
+        parts = [type(self).__name__]
+        for field in getattr(self, "__dataclass_fields__", {}).values():
+            value = getattr(self, field.name)
+            if field.repr and field.default is dataclasses.MISSING:
+                parts.append(str(value))
+            elif field.repr and value != field.default:
+                parts.append(f"{field.name}={value}")
+        return "-".join(parts)
+
+    @cached_property
+    def last_info(self) -> dict[str, Any]:
+        """Diagnostics of the last call (selected, scores, clipped, ...). Nothing computes from them."""
+        return {}
+
+
+class Rule(_Named, ABC):
+    """Combine the rows of a round: ``rule(updates [n, d], weights [n] | None) -> delta [d]``.
+
+    A rule that gives every client a weight defines ``client_weights(updates [n, d]) -> [n]`` and inherits the call, which is
+    those weights times the rows. Any other rule defines the call.
+
+    Class attributes state facts for checks, documentation and the engine:
+        associative: a weighted sum that may be added up in parts.
+        coordinatewise: each coordinate depends on its own column only, so column blocks may be processed apart.
+        uses_weights: the ``weights`` argument has an effect.
+        random: draws from ``self.generator``.
+        invariances: which of "permutation", "translation", "scale", "orthogonal" hold.
+    """
+
+    associative: ClassVar[bool] = False
+    coordinatewise: ClassVar[bool] = False
+    uses_weights: ClassVar[bool] = False
+    random: ClassVar[bool] = False
+    invariances: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the aggregate [d] of ``updates`` [n, d]."""
+        client_weights = getattr(self, "client_weights", None)
+        if client_weights is None:
+            raise NotImplementedError(f"{type(self).__name__} must define __call__ or client_weights")
+        chosen = client_weights(updates)
+        self.last_info["client_weights"] = chosen
+        return weighted_sum(updates, chosen)
+
+
+class PreAggregator(_Named, ABC):
+    """Transform the rows before a rule sees them: ``pre(updates [n, d]) -> [n', d]``."""
+
+    random: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, updates: Tensor) -> Tensor:
+        """Return the mixed rows [n', d]."""
+
+
+class Weighting(_Named, ABC):
+    """Decide how much each client counts: ``weighting(cohort) -> w [n]``, applied as they are, not renormalised."""
+
+    @abstractmethod
+    def __call__(self, cohort: Cohort) -> Tensor:
+        """Return one coefficient per row of ``cohort.updates``."""
+
+
+class Attack(_Named, ABC):
+    """What the Byzantine clients of a round send: ``attack(honest [h, d], f) -> [f, d]``.
+
+    ``knowledge`` states what the attack uses, and what ``Adversary`` shows it: "own" (its own data and update), "corrupted"
+    (the honest updates of the corrupted clients), "honest" (all honest updates of the round), "aggregator" (the same and the
+    rule), "history" (global updates of earlier rounds as well).
+
+    An attack on the data defines ``poison(x, y) -> (x, y)``: the training data of one Byzantine client, before it trains. Its
+    call then returns ``own`` unchanged.
+    """
+
+    knowledge: ClassVar[Knowledge] = "honest"
+    random: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(
+        self,
+        honest: Tensor,
+        f: int,
+        *,
+        own: Tensor | None = None,
+        last_delta: Tensor | None = None,
+        params: Tensor | None = None,
+        round: int = 0,
+        client_ids: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return the rows of the ``f`` Byzantine clients.
+
+        Args:
+            honest: [h, d], the updates the attacker may see; n = h + f.
+            f: how many rows to make; 0 gives [0, d].
+            own: [f, d], what the Byzantine clients would have sent had they been honest.
+            last_delta: [d], the last aggregated update; None in the first round.
+            params: [d], the parameters the clients received.
+            round: the number of the round, from 1.
+            client_ids: the ids behind the rows of ``honest``.
+        """
+
+
+def private_generator(source: torch.Generator | None) -> torch.Generator:
+    """Return ``source``, or a fresh generator with seed 0: what a direct call of a random plug-in draws from."""
+    return torch.Generator().manual_seed(0) if source is None else source
+
+
+def check_attack_input(honest: Tensor, f: int) -> None:
+    """Raise ``ValueError`` unless there are f >= 0 rows to make and at least one row to look at."""
+    if f < 0:
+        raise ValueError(f"an attack makes f >= 0 rows; got f={f}")
+    if honest.ndim != 2 or honest.shape[0] == 0:
+        raise ValueError(f"an attack needs honest updates of shape [h >= 1, d]; got {list(honest.shape)}")

@@ -1,0 +1,41 @@
+"""Data: what is learned from, and which client holds what of it.
+
+    >>> from fedagg.data import Dirichlet, digits
+    >>> dataset = digits()                                               # or fashion_mnist(), breast_cancer(), your Dataset
+    >>> population = dataset.split(Dirichlet(alpha=0.5), clients=20, seed=0)
+    >>> x, y = population.train(7)                                       # float32 [m, 1, 8, 8] and int64 [m], client 7's own
+    >>> population.label_counts.shape                                    # [N, C]
+    torch.Size([20, 10])
+
+Symbols: M training samples, T test samples, C classes, N clients. Three pieces, each of which can be replaced:
+
+    Dataset      arrays in their own small types; ``features`` turns rows into floats when they are needed
+    a partition  ``(labels [M], num_clients, seed) -> N index arrays``; ``IID``, ``Dirichlet``, ``KClasses``, ``Shards``, or a
+                 function of yours
+    Population   a data set and N index arrays: what clients train on, hold out, and are measured by
+
+``label_picture(population, path)`` draws who holds what. Nothing here downloads anything, and nothing touches a global random
+generator.
+"""
+
+from __future__ import annotations
+
+from fedagg.data.datasets import Dataset, breast_cancer, digits
+from fedagg.data.fashion import fashion_mnist
+from fedagg.data.partitions import IID, Dirichlet, KClasses, Partition, Shards
+from fedagg.data.picture import label_picture
+from fedagg.data.population import Population
+
+__all__ = [
+    "IID",
+    "Dataset",
+    "Dirichlet",
+    "KClasses",
+    "Partition",
+    "Population",
+    "Shards",
+    "breast_cancer",
+    "digits",
+    "fashion_mnist",
+    "label_picture",
+]

@@ -1,0 +1,29 @@
+"""Errors a user can act on. Each message says what was required, what was found, and what to do."""
+
+from __future__ import annotations
+
+
+class FedaggError(Exception):
+    """Base of the errors below; the command line shows the message without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(FedaggError, ValueError):
+    """A setting is unknown, malformed or impossible. Raised before any training; exit code 2."""
+
+    exit_code = 2
+
+
+class DatasetUnavailable(FedaggError, OSError):
+    """A data set is not on this machine. Says what was looked for, where, and the command that brings it; exit code 2."""
+
+    exit_code = 2
+
+
+class ClientError(FedaggError, RuntimeError):
+    """A client raised. Carries client id, round, stage and the original traceback."""
+
+    def __init__(self, client_id: int, round: int, stage: str, detail: str) -> None:
+        super().__init__(f"client {client_id} failed in round {round} while it was asked to {stage}:\n{detail}")
+        self.client_id, self.round, self.stage, self.detail = client_id, round, stage, detail

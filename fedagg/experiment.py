@@ -1,0 +1,231 @@
+"""One config becomes one run.
+
+The order is that of the data: check the plain numbers, read the data, split it over clients, build the model, put the clients
+into a Grid, wrap the world around it, build the strategy, try it on a cohort of this size, run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from fedagg.clients import Clients
+from fedagg.data import Dataset, Population
+from fedagg.errors import ConfigError
+from fedagg.grid import Adversary, Availability
+from fedagg.instantiate import class_of, make
+from fedagg.loop import Callback, Result, Round, run
+from fedagg.models import build as build_model
+from fedagg.provenance import describe_machine, parameters_hash, save_model
+from fedagg.results import RunDirectory
+from fedagg.strategy import Strategy
+
+
+@dataclass
+class Experiment:
+    """Everything a run needs, built and checked; nothing has been trained yet."""
+
+    cfg: DictConfig
+    clients: Clients
+    model: nn.Module
+    grid: Grid
+    strategy: FlowerStrategy
+    callbacks: list[Callback]
+    f: int
+
+    @property
+    def byzantine(self) -> list[int]:
+        """Ids of the clients that are Byzantine for the whole run; empty where each cohort has its own."""
+        return sorted(self.grid.byzantine) if isinstance(self.grid, Adversary) else []
+
+    def plan(self) -> list[str]:
+        """Return the lines printed before the first round: what will be run, where, and what it will take."""
+        cfg, d, target = self.cfg, self.clients.layout.size(), self.cfg.strategy["_target_"]
+        memory = 2 * cfg.cohort * d * torch.empty((), dtype=self.clients.layout.dtype()).element_size()
+        attack = "no attack"
+        if isinstance(self.grid, Adversary):
+            attack = f"{self.grid.attack} by {self.grid.fraction:.0%} of the {self.grid.sampling}"
+            attack += f" (clients {', '.join(map(str, self.byzantine))})" if self.byzantine else ""
+        return [
+            f"data      {self.clients.population}",
+            f"model     {d:,} parameters; a round's updates take about {memory / 1e6:.0f} MB",
+            f"rounds    {cfg.rounds} x {cfg.cohort} of {cfg.population} clients, one after another on {cfg.engine.device}, "
+            f"{cfg.engine.threads} thread{'s' if cfg.engine.threads != 1 else ''}",
+            f"strategy  {self.strategy!r}" if isinstance(self.strategy, Strategy) else f"strategy  {target}",
+            f"world     {attack}; the server believes f = {self.f}",
+        ]
+
+
+def build(cfg: DictConfig, around: Grid | None = None) -> Experiment:
+    """Build everything that ``cfg`` describes; fills in ``f`` and ``task``.
+
+    Args:
+        cfg: the composed config.
+        around: a Grid whose clients run elsewhere (Flower's); None makes the one that ``engine`` names.
+
+    Raises:
+        ConfigError: naming the key, what was found and what is possible.
+        DatasetUnavailable: naming the command that brings the data.
+    """
+    _check_numbers(cfg)
+    OmegaConf.set_struct(cfg, True)
+    if cfg.f is None:
+        cfg.f = _implied_f(cfg)
+    torch.set_num_threads(cfg.engine.threads)
+    dataset: Dataset = make(cfg, "data")
+    cfg.task.input_shape, cfg.task.num_classes = list(dataset.input_shape), dataset.num_classes
+    holdout = cfg.evaluation.holdout if cfg.evaluation.clients else 0.0
+    population = Population.split(dataset, make(cfg, "partition"), cfg.population, seed=cfg.seed, holdout=holdout)
+    model: nn.Module = build_model(lambda: make(cfg, "model"), seed=cfg.seed)
+    clients = Clients(population, model, make(cfg, "local"), seed=cfg.seed, device=cfg.engine.device)
+    grid = around or make(cfg, "engine.grid", clients=clients, on_client_error=cfg.on_client_error, seed=cfg.seed)
+    strategy = _strategy(cfg)
+    if cfg.participation._target_ is not None:
+        if around is not None:
+            raise ConfigError("participation is simulated only where clients are; leave it out when Flower runs them")
+        grid = Availability(
+            grid, make(cfg, "participation"), unreachable="hide" if isinstance(strategy, Strategy) else "silent"
+        )
+    if cfg.attack.method is not None:
+        grid = make(cfg, "attack", grid=grid, attack=make(cfg, "attack.method"), seed=cfg.seed, drop=("method",))
+    if isinstance(strategy, Strategy):
+        strategy.check(cfg.cohort)
+    callbacks = [make(cfg, f"callbacks.{name}") for name in cfg.callbacks]
+    return Experiment(cfg, clients, model, grid, strategy, callbacks, cfg.f)
+
+
+def run_experiment(
+    cfg: DictConfig,
+    directory: Path,
+    *,
+    choices: Mapping[str, str] | None = None,
+    command: str = "",
+    watch: Callable[[Experiment], list[Callback]] = lambda _: [],
+) -> Result:
+    """Run one config and leave everything about it in ``directory``.
+
+    Args:
+        cfg: the composed config.
+        directory: the run directory; it must not hold a run yet.
+        choices: config group -> chosen name, the run's label in tables.
+        command: what to type to run it again.
+        watch: makes further callbacks once the experiment is built, to show progress.
+    """
+    experiment = build(cfg)
+    population = experiment.clients.population
+    record = RunDirectory.create(
+        directory,
+        config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+        label=dict(choices or {}),
+        seed=cfg.seed,
+        rounds=cfg.rounds,
+        command=command,
+        data={
+            "name": population.dataset.name,
+            "source": population.dataset.source,
+            "fingerprint": population.dataset.fingerprint,
+            "partition fingerprint": population.fingerprint,
+            "sizes": [int(size) for size in population.sizes],
+        },
+        byzantine=experiment.byzantine,
+        **describe_machine(cfg.engine.device),
+    )
+    callbacks = [_Recorder(record, experiment.f), *watch(experiment), *experiment.callbacks]
+    try:
+        result = run(
+            experiment.grid,
+            experiment.strategy,
+            experiment.model,
+            cfg.rounds,
+            seed=cfg.seed,
+            evaluate_every=cfg.evaluation.every,
+            callbacks=callbacks,
+        )
+    except KeyboardInterrupt:
+        record.finish("interrupted")
+        raise
+    except BaseException as error:
+        record.finish("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    layout = experiment.clients.layout
+    final = layout.read(result.arrays)
+    save_model({slot.name: layout.view(final, slot) for slot in layout.slots}, directory / "model.pt")
+    record.update(parameters=parameters_hash(final))
+    record.finish("completed")
+    return result
+
+
+class _Recorder(Callback):
+    """Write every finished round into the run directory at once."""
+
+    def __init__(self, record: RunDirectory, f: int) -> None:
+        self.record, self.f = record, f
+
+    def round_finished(self, done: Round) -> None:
+        byzantine = done.value("server", "byzantine")
+        if byzantine is not None:
+            done.rows.append((done.round, "server", None, "byzantine_over_f", max(0.0, byzantine - self.f)))
+        self.record.append(done.rows)
+        self.record.append_timing((done.round, phase, seconds) for phase, seconds in done.seconds.items())
+        self.record.update(rounds_done=done.round)
+
+
+def _strategy(cfg: DictConfig) -> FlowerStrategy:
+    """Build the strategy. Ours get cohort, seed and server optimizer from the config; others are made as their YAML says."""
+    target = cfg.strategy.get("_target_")
+    cls = class_of(target, "strategy")
+    if not (inspect.isclass(cls) and issubclass(cls, Strategy)):
+        strategy: FlowerStrategy = make(cfg, "strategy")
+        if cfg.evaluation.clients and getattr(strategy, "fraction_evaluate", 1.0) == 0.0:
+            raise ConfigError(f"evaluation.clients=true, but {target} asks no client; set strategy.fraction_evaluate=1")
+        default = cfg.server_optimizer.get("_target_") == "fedagg.server_optimizers.Step" and cfg.server_optimizer.lr == 1
+        if not default:
+            raise ConfigError(f"server_optimizer has no effect on {target}, which moves the model itself; leave it out")
+        return strategy
+    engine: dict[str, Any] = {
+        "cohort": cfg.cohort,
+        "seed": cfg.seed,
+        "evaluate_every": cfg.evaluation.every if cfg.evaluation.clients else 0,
+    }
+    if "server_optimizer" not in cfg.strategy:
+        engine["server_optimizer"] = make(cfg, "server_optimizer")
+    ours: Strategy = make(cfg, "strategy", **{key: value for key, value in engine.items() if key not in cfg.strategy})
+    return ours
+
+
+def _implied_f(cfg: DictConfig) -> int:
+    if cfg.attack.method is None:
+        return 0
+    return math.ceil(float(cfg.attack.fraction) * int(cfg.cohort) - 1e-9)  # 0.1 * 30 is a little more than 3
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    """Check the plain settings before anything is read or built."""
+
+    def require(key: str, possible: bool, what: str) -> None:
+        if not possible:
+            raise ConfigError(f"{key} must be {what}; got {OmegaConf.select(cfg, key)}")
+
+    for key in ("population", "cohort", "rounds", "engine.threads", "evaluation.every"):
+        value = OmegaConf.select(cfg, key)
+        require(key, isinstance(value, int) and not isinstance(value, bool) and value >= 1, "an integer >= 1")
+    if cfg.cohort > cfg.population:
+        raise ConfigError(
+            f"cohort must be at most the population; got cohort={cfg.cohort}, population={cfg.population}. "
+            "Lower cohort or raise population"
+        )
+    require("seed", isinstance(cfg.seed, int) and cfg.seed >= 0, "an integer >= 0")
+    require("f", cfg.f is None or (isinstance(cfg.f, int) and cfg.f >= 0), "an integer >= 0, or null")
+    require("attack.fraction", isinstance(cfg.attack.fraction, int | float) and 0 <= cfg.attack.fraction <= 1, "in [0, 1]")
+    require("on_client_error", cfg.on_client_error in ("raise", "drop"), "raise or drop")
+    require("evaluation.holdout", 0 < cfg.evaluation.holdout < 1, "between 0 and 1")

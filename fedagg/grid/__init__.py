@@ -1,0 +1,13 @@
+"""Where clients run, and what the world does to them. All of them are Flower Grids, so any Flower strategy can use them.
+
+LocalGrid     clients run in this process
+Adversary     a Grid around a Grid: Byzantine clients' replies are replaced
+Availability  a Grid around a Grid: decides which clients can be reached in a round
+"""
+
+from fedagg.grid.adversary import Adversary
+from fedagg.grid.availability import Availability, Bernoulli
+from fedagg.grid.base import SimulationGrid, WorldGrid
+from fedagg.grid.local import LocalGrid
+
+__all__ = ["Adversary", "Availability", "Bernoulli", "LocalGrid", "SimulationGrid", "WorldGrid"]

@@ -1,0 +1,170 @@
+"""Byzantine clients: a Grid around a Grid that replaces what some of the clients send."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedagg import rng
+from fedagg.clients.app import arrays_of
+from fedagg.clients.clients import Poison
+from fedagg.contracts import Attack
+from fedagg.errors import ConfigError
+from fedagg.grid.base import WorldGrid
+from fedagg.params import Layout
+
+
+class Adversary(WorldGrid):
+    """Replace the training replies of Byzantine clients by what an attack makes of them.
+
+    The strategy behind it is not asked and not changed: it may be any Flower strategy. Byzantine clients train like everybody
+    else (on poisoned data, where the attack is one on data); the attack then sees the updates that its ``knowledge`` grants
+    and decides what they send. All other records of their replies stay as they are.
+
+    Args:
+        grid: where the clients run.
+        attack: what Byzantine clients do.
+        fraction: share of Byzantine clients, in [0, 1]; the number is rounded to the nearest integer.
+        sampling: "population" corrupts this share of all clients for the whole run, so the number in a cohort varies;
+            "cohort" corrupts this share of every cohort, drawn anew each round.
+        num_examples: what Byzantine clients claim to have trained on; None leaves the true number.
+        seed: decides who is Byzantine, and the attack's own draws.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        attack: Attack,
+        fraction: float,
+        *,
+        sampling: Literal["population", "cohort"] = "population",
+        num_examples: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(grid)
+        if not 0 <= fraction <= 1:
+            raise ConfigError(f"attack.fraction must lie in [0, 1]; got {fraction}")
+        if sampling not in ("population", "cohort"):
+            raise ConfigError(f"attack.sampling must be population or cohort; got {sampling}")
+        self.attack, self.fraction, self.sampling, self.seed = attack, fraction, sampling, seed
+        self.num_examples = num_examples
+        self._byzantine = self._draw(self.client_ids) if sampling == "population" else frozenset[int]()
+        self._present: frozenset[int] = frozenset()
+        self._layout: Layout | None = None
+        self._params: Tensor | None = None
+        self._last_delta: Tensor | None = None
+
+    @property
+    def byzantine(self) -> frozenset[int]:
+        """Ids of the Byzantine clients: of the population, or of the current cohort."""
+        return self._byzantine
+
+    def begin_round(self, round: int) -> None:
+        super().begin_round(round)
+        self._present = frozenset()
+
+    def round_info(self) -> dict[str, float]:
+        return {**super().round_info(), "byzantine": float(len(self._present))}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self.grid.push_messages(self._prepare(messages))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies to these messages; Byzantine clients collude with those whose replies come with theirs."""
+        return self._corrupt(list(self.grid.pull_messages(message_ids)))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        return self._corrupt(list(self.grid.send_and_receive(self._prepare(messages), timeout=timeout)))
+
+    def _draw(self, ids: Iterable[int], *path: int) -> frozenset[int]:
+        candidates = sorted(ids)
+        count = math.floor(self.fraction * len(candidates) + 0.5)
+        drawn = rng.numpy_generator(self.seed, "byzantine", *path).choice(len(candidates), count, replace=False)
+        return frozenset(candidates[i] for i in drawn)
+
+    def _prepare(self, messages: Iterable[Message]) -> list[Message]:
+        """Before clients train: settle who is Byzantine, remember the model that is sent, poison data."""
+        messages = self._enter_round(messages)
+        asked = [message for message in messages if message.metadata.message_type == "train"]
+        if not asked:
+            return messages
+        ids = {message.metadata.dst_node_id for message in asked}
+        if self.sampling == "cohort":
+            self._byzantine = self._draw(ids, self.round)
+        self._present = self._byzantine & ids
+        arrays = arrays_of(asked[0])
+        self._layout = self.layout or Layout.of_arrays(arrays)
+        params = self._layout.read(arrays).params.clone()
+        self._last_delta = None if self._params is None else params - self._params
+        self._params = params
+        if hasattr(self.attack, "poison"):
+            self.poison({client: self._poison_of(client) for client in sorted(self._present)})
+        return messages
+
+    def _poison_of(self, client: int) -> Poison:
+        round = self.round
+
+        def poison(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            with rng.lend_generator(self.attack, rng.generator(self.seed, "poison", round, client)):
+                poisoned: tuple[Tensor, Tensor] = self.attack.poison(x, y)  # type: ignore[attr-defined]
+            return poisoned
+
+        return poison
+
+    def _corrupt(self, replies: list[Message]) -> list[Message]:
+        """Return the replies, the Byzantine ones replaced; a reply that does not fit the model is nobody's to use."""
+        layout, params = self._layout, self._params
+        if layout is None or params is None:
+            return replies
+        states = {}
+        for reply in replies:
+            if reply.has_content() and reply.metadata.message_type == "train":
+                with suppress(ValueError):
+                    states[reply.metadata.src_node_id] = layout.read(arrays_of(reply))
+        deltas = {client: states[client].params - params for client in sorted(states)}
+        bad = [client for client in deltas if client in self._byzantine]
+        honest = [client for client in deltas if client not in self._byzantine]
+        if not bad:
+            return replies
+        own = torch.stack([deltas[client] for client in bad])
+        alone = not honest or self.attack.knowledge in ("own", "corrupted")
+        with rng.lend_generator(self.attack, rng.generator(self.seed, "attack", self.round)):
+            rows = self.attack(
+                own if alone else torch.stack([deltas[client] for client in honest]),
+                len(bad),
+                own=own,
+                last_delta=self._last_delta,
+                params=params,
+                round=self.round,
+                client_ids=bad if alone else honest,
+            )
+        forged = {
+            client: layout.record(replace(states[client], params=params + row)) for client, row in zip(bad, rows, strict=True)
+        }
+        return [
+            self._forge(reply, forged[reply.metadata.src_node_id]) if reply.metadata.src_node_id in forged else reply
+            for reply in replies
+        ]
+
+    def _forge(self, reply: Message, arrays: ArrayRecord) -> Message:
+        """Return a reply like ``reply`` with another model, and with the number of examples the attacker claims."""
+        content = RecordDict()
+        for name, record in reply.content.items():
+            if isinstance(record, ArrayRecord):
+                content[name] = arrays
+            elif isinstance(record, MetricRecord) and self.num_examples is not None and "num-examples" in record:
+                content[name] = MetricRecord({**record, "num-examples": self.num_examples})
+            else:
+                content[name] = record
+        forged = copy.copy(reply)
+        forged.content = content
+        return forged

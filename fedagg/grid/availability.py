@@ -1,0 +1,115 @@
+"""Who can be reached: a Grid around a Grid that hides clients, and the patterns by which clients come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedagg import rng
+from fedagg.errors import ConfigError, FedaggError
+from fedagg.grid.base import WorldGrid
+
+PATIENCE = 8  # a strategy that samples asks for node ids a few times a round; one that waits asks for ever
+
+
+class Participation(Protocol):
+    """Which clients can be reached in a round: ``available(round) -> bool [N]``, indexed by client id."""
+
+    def available(self, round: int) -> Tensor:
+        """Return [N] bool."""
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Client i can be reached in any round with probability p_i, independently of other clients and rounds.
+
+    Args:
+        probabilities: [N] in [0, 1], or one number for all.
+        seed: the run's seed.
+        num_clients: N, where one number is given.
+    """
+
+    probabilities: float | Sequence[float] | Tensor
+    seed: int = 0
+    num_clients: int | None = None
+
+    def __post_init__(self) -> None:
+        p = torch.as_tensor(self.probabilities, dtype=torch.float64)
+        if p.ndim > 1 or (p.ndim == 0 and self.num_clients is None) or not bool(((p >= 0) & (p <= 1)).all()):
+            raise ConfigError(
+                "participation needs probabilities in [0, 1]: a vector with one entry per client, or one number with "
+                f"num_clients; got {self.probabilities}, num_clients={self.num_clients}"
+            )
+
+    def available(self, round: int) -> Tensor:
+        """Return [N] bool."""
+        p = torch.as_tensor(self.probabilities, dtype=torch.float64)
+        p = p.expand(self.num_clients or 1) if p.ndim == 0 else p
+        return torch.rand(len(p), dtype=torch.float64, generator=rng.generator(self.seed, "availability", round)) < p
+
+
+class Availability(WorldGrid):
+    """Let the server reach only the clients that are available in a round.
+
+    Args:
+        grid: where the clients run.
+        participation: who is available when.
+        unreachable: "hide" leaves them out of the node ids, so that a strategy of ours does not ask them. "silent" lists them,
+            but they never answer: for strategies that wait for as many nodes as they want to sample, as Flower's own do.
+    """
+
+    def __init__(self, grid: Grid, participation: Participation, *, unreachable: Literal["hide", "silent"] = "hide") -> None:
+        super().__init__(grid)
+        if unreachable not in ("hide", "silent"):
+            raise ConfigError(f"unreachable must be hide or silent; got {unreachable}")
+        self.participation, self.unreachable = participation, unreachable
+        self._asked = 0
+
+    def begin_round(self, round: int) -> None:
+        super().begin_round(round)
+        self._asked = 0
+
+    def round_info(self) -> dict[str, float]:
+        return {**super().round_info(), "reachable": float(len(self._reachable()))}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids a strategy may ask.
+
+        Raises:
+            FedaggError: when a strategy keeps asking without sending anything, which means that it waits for more clients
+                than can be reached, and would wait for ever.
+        """
+        if self.unreachable == "silent":
+            return self.grid.get_node_ids()
+        self._asked += 1
+        reachable = self._reachable()
+        if self._asked > PATIENCE:
+            raise FedaggError(
+                f"round {self.round}: the strategy waits for more clients than the {len(reachable)} of {self.population} that "
+                "can be reached; lower what it asks for, or use Availability(..., unreachable='silent')"
+            )
+        return reachable
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self.grid.push_messages(self._reached(messages))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        return self.grid.send_and_receive(self._reached(messages), timeout=timeout)
+
+    def _reached(self, messages: Iterable[Message]) -> list[Message]:
+        messages = self._enter_round(messages)
+        self._asked = 0
+        reachable = set(self._reachable())
+        return [message for message in messages if message.metadata.dst_node_id in reachable]
+
+    def _reachable(self) -> list[int]:
+        available = self.participation.available(self.round)
+        if len(available) != self.population:
+            raise ConfigError(f"participation is for {len(available)} clients; the population has {self.population}")
+        return [client for client in self.grid.get_node_ids() if bool(available[client])]

@@ -1,0 +1,151 @@
+"""The verbs that take a config: compose it with Hydra, run it, and say in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedagg.cli import complain, config_dir, suggest
+from fedagg.errors import ConfigError, FedaggError
+
+INTERRUPTED = 130
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one config, or a multirun of several, as an ordinary Hydra application."""
+    sys.argv = ["fedagg run", *arguments]
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through to us instead of printing them
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        if full_error:
+            raise
+        return complain(ConfigError(explain(error)))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print("interrupted: what was computed so far is in the run directory", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _job(cfg: DictConfig) -> float | None:
+    """Run one job of Hydra's and return its final accuracy, which a sweeper may optimise."""
+    try:
+        return _run_job(cfg)
+    except FedaggError as error:  # Hydra would print the overrides above it
+        raise SystemExit(complain(error)) from error
+
+
+def _run_job(cfg: DictConfig) -> float | None:
+    from fedagg.experiment import Experiment, run_experiment
+    from fedagg.progress import ShowProgress
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # its strategies log every step of every round
+    settings = HydraConfig.get()
+    choices = {
+        group: str(choice) for group, choice in settings.runtime.choices.items() if not group.startswith(("hydra/", "machine"))
+    }
+    directory = Path(settings.runtime.output_dir)
+    with ExitStack() as stack:
+
+        def watch(experiment: Experiment) -> list[Any]:
+            title = f"{choices['strategy']} x {choices['attack']}, seed {cfg.seed}"
+            print("\n".join(experiment.plan()))
+            print(f"changed   {' '.join(settings.overrides.task) or 'nothing, these are the defaults'}")
+            print(f"output    {directory}", flush=True)
+            return [stack.enter_context(ShowProgress(title, cfg.rounds, experiment.f))]
+
+        command = shlex.join(["fedagg", "run", *_config_flags(settings), *settings.overrides.task])
+        result = run_experiment(cfg, directory, choices=choices, command=command, watch=watch)
+    try:
+        return result.last("accuracy")
+    except KeyError:
+        return None
+
+
+def _config_flags(settings: Any) -> Iterator[str]:
+    """Return the flags that named another primary config, for the command that repeats the run."""
+    if settings.job.config_name != "config":
+        yield from ("--config-name", settings.job.config_name)
+    for source in settings.runtime.config_sources:
+        if source.provider == "command-line":
+            yield from ("--config-dir", source.path)
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Return the config that ``fedagg run`` would run with these overrides.
+
+    Raises:
+        ConfigError: naming what is unknown and the nearest name that is known.
+    """
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        try:
+            return hydra.compose("config", overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error)) from error
+
+
+def partition(overrides: Sequence[str], out: Path) -> int:
+    """Split the data as a run would, print the sizes and draw labels by client."""
+    try:
+        from fedagg.data import label_picture
+        from fedagg.experiment import build
+
+        population = build(compose(overrides)).clients.population
+        for name, value in population.summary().items():
+            print(f"{name:<20} {value}")
+        label_picture(population, out)
+        print(f"picture              {out}")
+    except FedaggError as error:
+        return complain(error)
+    return 0
+
+
+def explain(error: Exception) -> str:
+    """Say in one line what is wrong with an override, with the nearest name that would have been right."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, wrong = str(error.missing_cfg_file).rpartition("/")
+        options = [option for option in error.options if not option.startswith("_")]
+        return f"{group} has no choice {wrong}{suggest(wrong, options)}. Choices: {', '.join(options)}"
+    message = str(error).strip()
+    unknown = re.search(r"Could not (?:override|append to) '([^']+)'", message) or re.search(
+        r"Key '([^']+)' is not in struct", message
+    )
+    if unknown:
+        key = unknown.group(1)
+        return f"no setting {key}{suggest(key, _known_keys())}. fedagg run --help lists the settings; +{key}=... adds one"
+    no_group = re.search(r"Could not override '([^'@]+)(?:@[^']*)?'.*[Nn]o match in the defaults list", message, re.DOTALL)
+    if no_group:
+        return f"no config group {no_group.group(1)}{suggest(no_group.group(1), _known_keys())}"
+    return " ".join(message.split())
+
+
+def _known_keys() -> list[str]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        cfg = OmegaConf.to_container(hydra.compose("config"), resolve=False)
+    keys: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items() if isinstance(node, dict) else ():
+            keys.append(f"{prefix}{key}")
+            walk(value, f"{prefix}{key}.")
+
+    walk(cfg, "")
+    return keys

@@ -1,0 +1,265 @@
+"""Rounds: drive any Flower strategy over any Flower Grid, one step at a time, and tell callbacks what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result as FlowerResult
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from torch import nn
+
+from fedagg import rng
+from fedagg.clients import Clients
+from fedagg.clients.app import metric_record
+from fedagg.errors import FedaggError
+from fedagg.grid.base import SimulationGrid, ensure_identity
+from fedagg.params import Layout
+from fedagg.strategy import Strategy
+
+Row = tuple[int, str, int | None, str, float]
+Evaluate = Callable[[ArrayRecord], dict[str, float]]
+REPORTED_BY_SERVER = ("clients", "rejected", "not_finite")
+
+
+@dataclass
+class Round:
+    """What one round produced.
+
+    Args:
+        round: its number; 0 is the initial model.
+        arrays: the global model after it.
+        rows: the metrics as tidy rows (round, split, client, metric, value); ``client`` is None for aggregates.
+        seconds: wall-clock time by phase; kept apart because it differs between equal runs.
+    """
+
+    round: int
+    arrays: ArrayRecord
+    rows: list[Row] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def value(self, split: str, metric: str) -> float | None:
+        """Return one aggregate of this round, None where it was not measured."""
+        return next((v for _, s, client, m, v in self.rows if (s, client, m) == (split, None, metric)), None)
+
+
+class Callback:
+    """Something that watches a run. Override what you need."""
+
+    def round_finished(self, done: Round) -> bool | None:
+        """Look at a finished round; return True to stop the run after it."""
+
+
+@dataclass
+class Result:
+    """The outcome of a run.
+
+    Args:
+        arrays: the final global model.
+        rows: the metrics of all rounds, tidy.
+        rounds: how many rounds were run.
+        stopped_early: whether a callback ended the run.
+    """
+
+    arrays: ArrayRecord
+    rows: list[Row]
+    rounds: int
+    stopped_early: bool = False
+
+    def series(self, metric: str = "accuracy", split: str = "test") -> list[tuple[int, float]]:
+        """Return one aggregate over the rounds as (round, value)."""
+        return [(r, value) for r, s, client, m, value in self.rows if (s, client, m) == (split, None, metric)]
+
+    def last(self, metric: str = "accuracy", split: str = "test") -> float:
+        """Return the last value of one aggregate."""
+        series = self.series(metric, split)
+        if not series:
+            raise KeyError(f"no {split}/{metric} was recorded; recorded: {sorted({(s, m) for _, s, _, m, _ in self.rows})}")
+        return series[-1][1]
+
+
+def run(
+    grid: Grid,
+    strategy: FlowerStrategy,
+    model: nn.Module | ArrayRecord,
+    rounds: int,
+    *,
+    seed: int = 0,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 1,
+    callbacks: Sequence[Callback] = (),
+    timeout: float | None = None,
+) -> Result:
+    """Run ``rounds`` rounds of federated learning.
+
+    The strategy may be ours or any of Flower's. Around one that is not ours the global random generators are seeded for
+    (seed, round) and restored afterwards, so it samples the same clients in every equal run.
+
+    Args:
+        grid: where the clients are.
+        strategy: chooses clients and aggregates.
+        model: the initial model.
+        rounds: how many rounds.
+        seed: the run's seed.
+        evaluate: maps a global model to its metrics on the server's test set; by default that of the Grid's own clients.
+        evaluate_every: measure every so many rounds; the initial and the last model are always measured.
+        callbacks: told of every finished round, in this order; any of them may stop the run.
+        timeout: seconds to wait for replies; only a Grid that waits uses it.
+
+    Raises:
+        ClientError: a client failed, and its Grid does not drop failures.
+        FedaggError: the strategy failed; the message names round and stage.
+    """
+    ensure_identity()
+    if rounds < 1:
+        raise FedaggError(f"a run needs rounds >= 1; got {rounds}")
+    if isinstance(model, nn.Module):
+        layout = Layout.of_model(model)
+        model = layout.record(layout.gather(model))
+    loop = _Loop(grid, strategy, rounds, seed, evaluate or _default_evaluation(grid), evaluate_every, callbacks, timeout)
+    if type(strategy).start is not FlowerStrategy.start:
+        return loop.through_start(model)
+    return loop.rounds(model)
+
+
+class _Loop:
+    def __init__(
+        self,
+        grid: Grid,
+        strategy: FlowerStrategy,
+        last: int,
+        seed: int,
+        evaluate: Evaluate | None,
+        evaluate_every: int,
+        callbacks: Sequence[Callback],
+        timeout: float | None,
+    ) -> None:
+        self.grid, self.strategy, self.last, self.seed = grid, strategy, last, seed
+        self.evaluate, self.evaluate_every, self.callbacks, self.timeout = evaluate, evaluate_every, callbacks, timeout
+        self.rows: list[Row] = []
+
+    def rounds(self, arrays: ArrayRecord) -> Result:
+        """Drive the strategy's four methods."""
+        stop = self._finish(Round(0, arrays))
+        for number in () if stop else range(1, self.last + 1):
+            done = Round(number, arrays)
+            if isinstance(self.grid, SimulationGrid):
+                self.grid.begin_round(number)
+            self._train(done)
+            arrays = done.arrays
+            self._evaluate_on_clients(done)
+            if self._finish(done):
+                return Result(arrays, self.rows, number, stopped_early=number < self.last)
+        return Result(arrays, self.rows, 0 if stop else self.last, stopped_early=stop)
+
+    def through_start(self, arrays: ArrayRecord) -> Result:
+        """Run a strategy that owns its loop through it; what it reports at the end becomes the rows."""
+
+        def evaluate(number: int, current: ArrayRecord) -> MetricRecord | None:
+            self._finish(Round(number, current))
+            return metric_record(self.evaluate(current)) if self.evaluate else None
+
+        with rng.seeded_globals(self.seed, "strategy", 0):
+            result: FlowerResult = self.strategy.start(
+                self.grid, arrays, num_rounds=self.last, timeout=self.timeout or 3600, evaluate_fn=evaluate
+            )
+        return Result(result.arrays or arrays, self.rows, self.last)
+
+    def _train(self, done: Round) -> None:
+        number, arrays = done.round, done.arrays
+        started = time.perf_counter()
+        with self._foreign(number, "configure"):
+            messages = list(self._step("configure_train", number, arrays, ConfigRecord(), self.grid))
+        replies = list(self.grid.send_and_receive(messages, timeout=self.timeout))
+        done.seconds["train"] = time.perf_counter() - started
+        replies.sort(key=_sender)
+        asked, answered = len(messages), sum(reply.has_content() for reply in replies)
+        started = time.perf_counter()
+        with self._foreign(number, "aggregate"):
+            new, metrics = self._step("aggregate_train", number, replies)
+        done.seconds["aggregate"] = time.perf_counter() - started
+        done.arrays = arrays if new is None else new
+        server = {"asked": float(asked), "answered": float(answered)}
+        if isinstance(self.grid, SimulationGrid):
+            server |= self.grid.round_info()
+        for name, value in (metrics or {}).items():
+            if isinstance(value, int | float):
+                split = "server" if name in REPORTED_BY_SERVER and isinstance(self.strategy, Strategy) else "train"
+                done.rows.append((number, split, None, name, float(value)))
+        done.rows += [(number, "server", None, name, value) for name, value in server.items()]
+
+    def _evaluate_on_clients(self, done: Round) -> None:
+        """Ask clients to evaluate, if the strategy wants it. The spread is over honest clients: liars say anything."""
+        started = time.perf_counter()
+        with self._foreign(done.round, "configure evaluation"):
+            messages = list(self._step("configure_evaluate", done.round, done.arrays, ConfigRecord(), self.grid))
+        if not messages:
+            return
+        replies = sorted(self.grid.send_and_receive(messages, timeout=self.timeout), key=_sender)
+        byzantine: frozenset[int] = getattr(self.grid, "byzantine", frozenset[int]())
+        honest: dict[str, list[float]] = {}
+        for reply in replies:
+            client = reply.metadata.src_node_id
+            for record in reply.content.metric_records.values() if reply.has_content() else ():
+                for name, value in record.items():
+                    if name != "num-examples" and isinstance(value, int | float):
+                        done.rows.append((done.round, "client", client, name, float(value)))
+                        if client not in byzantine:
+                            honest.setdefault(name, []).append(float(value))
+        for name, values in honest.items():
+            done.rows.append((done.round, "clients", None, f"{name}_mean", float(np.mean(values))))
+            if name == "accuracy":
+                done.rows.append((done.round, "clients", None, "accuracy_worst_decile", worst_decile(values)))
+        with self._foreign(done.round, "aggregate evaluation"):
+            self._step("aggregate_evaluate", done.round, replies)
+        done.seconds["evaluate_clients"] = time.perf_counter() - started
+
+    def _finish(self, done: Round) -> bool:
+        due = done.round in (0, self.last) or done.round % self.evaluate_every == 0
+        if self.evaluate is not None and due:
+            started = time.perf_counter()
+            metrics = self.evaluate(done.arrays)
+            done.rows = [(done.round, "test", None, name, value) for name, value in metrics.items()] + done.rows
+            done.seconds["evaluate"] = time.perf_counter() - started
+        self.rows += done.rows
+        return any([callback.round_finished(done) for callback in self.callbacks])
+
+    def _step(self, method: str, number: int, *args: Any) -> Any:
+        try:
+            return getattr(self.strategy, method)(number, *args)
+        except FedaggError:
+            raise
+        except Exception as error:
+            name = type(self.strategy).__name__
+            raise FedaggError(f"{name}.{method} failed in round {number}: {type(error).__name__}: {error}") from error
+
+    def _foreign(self, number: int, purpose: str) -> AbstractContextManager[None]:
+        if isinstance(self.strategy, Strategy):
+            return nullcontext()
+        return rng.seeded_globals(self.seed, f"strategy {purpose}", number)
+
+
+def worst_decile(values: Iterable[float]) -> float:
+    """Return the mean of the lowest tenth of the values (at least one of them)."""
+    ordered = np.sort(np.asarray(list(values), dtype=np.float64))
+    return float(ordered[: max(1, len(ordered) // 10)].mean())
+
+
+def _sender(reply: Message) -> int:
+    return int(reply.metadata.src_node_id)
+
+
+def _default_evaluation(grid: Grid) -> Evaluate | None:
+    """Find the test set of the clients at the bottom of the Grids, where they are ours."""
+    while hasattr(grid, "grid"):
+        grid = grid.grid
+    clients = getattr(grid, "clients", None)
+    if not isinstance(clients, Clients):
+        return None
+    return lambda arrays: clients.test(clients.layout.read(arrays))

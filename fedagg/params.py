@@ -1,0 +1,283 @@
+"""A model as three flat vectors, and those vectors as Flower's ``ArrayRecord``.
+
+Rules see one vector of trainable floats. Float buffers (a running mean) and integer buffers (a step counter) travel beside it
+and are aggregated in their own way, so that a counter near 10^5 never decides which client is an outlier.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from torch import Tensor, nn
+
+Kind = Literal["params", "float_buffers", "int_buffers"]
+KINDS: tuple[Kind, ...] = ("params", "float_buffers", "int_buffers")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one named tensor lives: which flat vector, from which offset, in which shape and dtype."""
+
+    name: str
+    kind: Kind
+    offset: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+
+@dataclass
+class ModelState:
+    """The values of a model: ``params`` [d], ``float_buffers`` [b], ``int_buffers`` [c] (int64), each one flat vector."""
+
+    params: Tensor
+    float_buffers: Tensor
+    int_buffers: Tensor
+
+    def clone(self) -> ModelState:
+        """Return a copy in new memory."""
+        return ModelState(*(getattr(self, kind).clone() for kind in KINDS))
+
+    def is_finite(self) -> bool:
+        """Whether every float is finite and the squared norm of the parameters does not overflow."""
+        return bool(torch.isfinite(self.params.dot(self.params)) and torch.isfinite(self.float_buffers).all())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The order of a model's tensors in the flat vectors. Equal layouts mean interchangeable vectors.
+
+    Tied weights (two names, one tensor) share a slot's place and so count once in ``d``.
+    """
+
+    slots: tuple[Slot, ...]
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> Layout:
+        """Describe ``model.state_dict()``: trainable floats are parameters, other floats and frozen weights float buffers."""
+        tensors = model.state_dict(keep_vars=True)
+        return cls._place(
+            (name, tensor, "params" if tensor.requires_grad else "float_buffers") for name, tensor in tensors.items()
+        )
+
+    @classmethod
+    def of_arrays(cls, arrays: ArrayRecord) -> Layout:
+        """Describe arrays. Of somebody else's no model is known: every float array counts as parameters."""
+        if isinstance(arrays, ModelRecord):
+            return arrays.layout
+        return cls._place((name, torch.from_numpy(array.numpy()), "params") for name, array in arrays.items())
+
+    @classmethod
+    def _place(cls, tensors: Iterator[tuple[str, Tensor, Kind]]) -> Layout:
+        ends: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+        seen: dict[int, Slot] = {}
+        slots, kept_alive = [], []
+        for name, tensor, float_kind in tensors:
+            kept_alive.append(tensor)
+            if tensor.is_complex():
+                raise ValueError(f"{name} is complex; only real floats and integers can be aggregated")
+            kind: Kind = float_kind if tensor.is_floating_point() else "int_buffers"
+            twin = seen.get(id(tensor))
+            slot = Slot(name, kind, twin.offset if twin else ends[kind], tuple(tensor.shape), tensor.dtype)
+            if twin is None:
+                ends[kind] += slot.size
+                seen[id(tensor)] = slot
+            slots.append(slot)
+        dtypes = {slot.dtype for slot in slots if slot.kind == "params"}
+        if len(dtypes) > 1:
+            raise ValueError(f"all trainable parameters must share one dtype; got {sorted(map(str, dtypes))}")
+        return cls(tuple(slots))
+
+    def size(self, kind: Kind = "params") -> int:
+        """Length of one of the flat vectors; ``d`` by default."""
+        return self._sizes[kind]
+
+    @cached_property
+    def _sizes(self) -> dict[Kind, int]:
+        return {kind: max((slot.offset + slot.size for slot in self.slots if slot.kind == kind), default=0) for kind in KINDS}
+
+    def dtype(self, kind: Kind = "params") -> torch.dtype:
+        """Dtype of one of the flat vectors (the model's own for parameters; wide enough for every buffer otherwise)."""
+        return self._dtypes[kind]
+
+    @cached_property
+    def _dtypes(self) -> dict[Kind, torch.dtype]:
+        params = next((slot.dtype for slot in self.slots if slot.kind == "params"), torch.float32)
+        floats = [slot.dtype for slot in self.slots if slot.kind == "float_buffers"]
+        return {
+            "params": params,
+            "float_buffers": reduce(torch.promote_types, floats, torch.float32),
+            "int_buffers": torch.int64,
+        }
+
+    def empty(self) -> ModelState:
+        """Return uninitialised vectors of the right sizes."""
+        return ModelState(*(torch.empty(self.size(kind), dtype=self.dtype(kind)) for kind in KINDS))
+
+    def view(self, state: ModelState, slot: Slot) -> Tensor:
+        """Return the part of ``state`` that belongs to ``slot``, in its shape, without a copy."""
+        flat: Tensor = getattr(state, slot.kind)
+        return flat[slot.offset : slot.offset + slot.size].view(slot.shape)
+
+    def gather(self, model: nn.Module) -> ModelState:
+        """Copy the values of ``model`` into flat vectors."""
+        state, tensors = self.empty(), model.state_dict()
+        for slot in self.slots:
+            self.view(state, slot).copy_(tensors[slot.name])
+        return state
+
+    def scatter(self, state: ModelState, model: nn.Module) -> None:
+        """Copy flat vectors into ``model``."""
+        model.load_state_dict({slot.name: self.view(state, slot) for slot in self.slots})
+
+    def read(self, arrays: ArrayRecord) -> ModelState:
+        """Return the flat vectors of a record, checking keys and shapes; a record of ours is read without a copy.
+
+        Raises:
+            ValueError: naming the missing or unknown key, or the array whose shape or dtype does not fit.
+        """
+        if isinstance(arrays, ModelRecord) and arrays.state is not None and arrays.layout == self:
+            return arrays.state
+        names = {slot.name for slot in self.slots}
+        if names != set(arrays):
+            raise ValueError(f"missing arrays {sorted(names - set(arrays))}, unknown arrays {sorted(set(arrays) - names)}")
+        state = self.empty()
+        for slot in self.slots:
+            value = arrays[slot.name].numpy()
+            if value.shape != slot.shape:
+                raise ValueError(f"array {slot.name} must have shape {list(slot.shape)}; got {list(value.shape)}")
+            if not np.issubdtype(value.dtype, np.number) and value.dtype != np.bool_:
+                raise ValueError(f"array {slot.name} must hold numbers; got {value.dtype}")
+            self.view(state, slot).copy_(torch.as_tensor(value))
+        return state
+
+    def record(self, state: ModelState) -> ModelRecord:
+        """Return Flower arrays that share memory with ``state``."""
+        return ModelRecord(self, state)
+
+
+class ResidentModel:
+    """A model that lives in three flat vectors: loading it, and reading it off, is one copy per vector.
+
+    An optimizer step in place changes the vectors. Buffers whose dtype the vectors cannot have (booleans, say) are copied
+    one by one.
+
+    Args:
+        model: it is copied; its values do not matter.
+        device: where it lives.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.layout = Layout.of_model(model)
+        self.module = copy.deepcopy(model).to(device)
+        memory = self.layout.gather(self.module)
+        self._memory = ModelState(*(getattr(memory, kind).to(device) for kind in KINDS))
+        self._apart: list[tuple[Slot, Tensor]] = []
+        owners = {}
+        for prefix, module in self.module.named_modules():
+            for name in (*module._parameters, *module._buffers):
+                owners[f"{prefix}.{name}".lstrip(".")] = (module, name)
+        for slot in self.layout.slots:
+            module, name = owners[slot.name]
+            tensor = getattr(module, name)
+            if slot.dtype != self.layout.dtype(slot.kind):
+                self._apart.append((slot, tensor))
+            elif name in module._parameters:
+                tensor.data = self.layout.view(self._memory, slot)
+            else:
+                module._buffers[name] = self.layout.view(self._memory, slot)
+
+    def load(self, state: ModelState) -> None:
+        """Take the values of ``state``."""
+        for kind in KINDS:
+            getattr(self._memory, kind).copy_(getattr(state, kind))
+        for slot, tensor in self._apart:
+            tensor.copy_(self.layout.view(state, slot))
+
+    def store(self, into: ModelState) -> None:
+        """Write the values ``into`` other vectors."""
+        for kind in KINDS:
+            getattr(into, kind).copy_(getattr(self._memory, kind))
+        for slot, tensor in self._apart:
+            self.layout.view(into, slot).copy_(tensor)
+
+
+class TensorArray(Array):
+    """A Flower ``Array`` that keeps its tensor and turns into bytes only when somebody reads ``data``."""
+
+    def __init__(self, tensor: Tensor, dtype: torch.dtype) -> None:
+        self.tensor = tensor
+        self.dtype = str(dtype).removeprefix("torch.")
+        self.shape = tuple(tensor.shape)
+        self.stype = "numpy.ndarray"
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return a copy: callers may keep it or write to it, as with any Flower array."""
+        return np.array(self.tensor.cpu().numpy(), dtype=self.dtype)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The bytes Flower sends, made now."""
+        buffer = BytesIO()
+        np.save(buffer, self.numpy(), allow_pickle=False)
+        return buffer.getvalue()
+
+    def deflate(self) -> bytes:
+        """Travel as a plain ``Array``: the other side need not know this class."""
+        return Array(self.numpy()).deflate()
+
+
+class ModelRecord(ArrayRecord):
+    """An ``ArrayRecord`` over the flat vectors of one model. As soon as somebody changes an entry, ``state`` is None."""
+
+    def __init__(self, layout: Layout, state: ModelState) -> None:
+        super().__init__()
+        for slot in layout.slots:
+            super().__setitem__(slot.name, TensorArray(layout.view(state, slot), slot.dtype))
+        self.layout = layout
+        self.state: ModelState | None = state
+
+    def deflate(self) -> bytes:
+        """Travel as a plain ``ArrayRecord``."""
+        plain = ArrayRecord()
+        for name, array in self.items():
+            plain[name] = array
+        return plain.deflate()
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self.state = None
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self.state = None
+        super().__delitem__(key)
+
+
+def merge_buffers(states: list[ModelState], weights: Tensor) -> Mapping[str, Tensor]:
+    """Aggregate buffers: the weighted mean of the float ones, the maximum of the integer ones.
+
+    Args:
+        states: n >= 1 states of one layout.
+        weights: [n], non-negative; divided by their sum here, uniform if that is 0.
+    """
+    share = weights.double().clamp(min=0)
+    share = share / share.sum() if share.sum() > 0 else torch.full_like(share, 1 / len(states))
+    floats = torch.stack([state.float_buffers for state in states])
+    integers = torch.stack([state.int_buffers for state in states])
+    return {
+        "float_buffers": (share.to(floats.device) @ floats.double()).to(floats.dtype),
+        "int_buffers": integers.amax(dim=0) if integers.numel() else integers[0],
+    }

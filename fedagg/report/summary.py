@@ -1,0 +1,191 @@
+"""The statistics of a report: what one run scored, what its seeds say together, and which attack was worst."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from fedagg.errors import ConfigError
+from fedagg.report.grouping import NO_ATTACK, Group, Note
+from fedagg.report.measures import Floats, Metric, Protocol
+from fedagg.results import Run
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over ``n`` seeds and the ends of its 95 % interval, NaN where there is none (one seed, or a value not finite)."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half(self) -> float:
+        """Half of the interval: the number after ±."""
+        return (self.high - self.low) / 2
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval to show."""
+        return bool(np.isfinite(self.half))
+
+
+def interval(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Mean, low and high end of the 95 % Student-t interval of every column of ``values`` [n seeds, k].
+
+    mean ± t(0.975, n - 1) s / sqrt(n), with s the standard deviation over seeds (n - 1 in its denominator).
+
+    Example:
+        >>> mean, low, high = interval(np.array([[0.0], [1.0], [2.0]]))
+        >>> f"{mean[0]:.3f} {low[0]:.3f} {high[0]:.3f}"
+        '1.000 -1.484 3.484'
+    """
+    n = len(values)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = values.mean(axis=0)
+        if n == 1:
+            return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+        half = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * values.std(axis=0, ddof=1) / np.sqrt(n)
+        return mean, mean - half, mean + half
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """The mean over seeds with its interval."""
+    column = np.array(list(values), np.float64)[:, None]
+    mean, low, high = interval(column)
+    return Estimate(len(column), float(mean[0]), float(low[0]), float(high[0]))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one strategy scored under one attack: the estimate, and for every seed its value and its last evaluated round."""
+
+    estimate: Estimate
+    seeds: tuple[int | None, ...]
+    values: tuple[float, ...]
+    ends: tuple[int, ...]
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The metric over the rounds that all seeds of a cell evaluated."""
+
+    n: int
+    rounds: NDArray[np.int64]
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True)
+class Table:
+    """One setting: strategies as rows, best worst case first; attacks as columns, ``none`` first."""
+
+    setting: dict[str, str]
+    title: str
+    metric: Metric
+    protocol: Protocol
+    cells: dict[tuple[str, str], Cell]
+
+    @cached_property
+    def attacks(self) -> list[str]:
+        """The columns."""
+        return sorted({attack for _, attack in self.cells}, key=lambda attack: (attack != NO_ATTACK, attack))
+
+    @cached_property
+    def real_attacks(self) -> list[str]:
+        """The columns among which the worst is looked for: all but ``none``."""
+        return [attack for attack in self.attacks if attack != NO_ATTACK]
+
+    @cached_property
+    def strategies(self) -> list[str]:
+        """The rows: those measured under every attack by their worst case, then the others likewise."""
+        return sorted({strategy for strategy, _ in self.cells}, key=self._rank)
+
+    def worst(self, strategy: str) -> str | None:
+        """The attack under which the strategy scored worst on average; ``none`` is not an attack."""
+        met = [attack for attack in self.real_attacks if (strategy, attack) in self.cells]
+        return min(met, key=lambda attack: self._goodness(strategy, attack), default=None)
+
+    def worst_cell(self, strategy: str) -> Cell | None:
+        """The cell of the worst attack."""
+        attack = self.worst(strategy)
+        return None if attack is None else self.cells[strategy, attack]
+
+    @cached_property
+    def complete(self) -> list[str]:
+        """Strategies measured under every attack: only their worst cases compare."""
+        return [s for s in self.strategies if all((s, attack) in self.cells for attack in self.real_attacks)]
+
+    def _goodness(self, strategy: str, attack: str) -> float:
+        mean = self.cells[strategy, attack].estimate.mean
+        return -np.inf if np.isnan(mean) else -mean if self.metric.lower_is_better else mean
+
+    def _rank(self, strategy: str) -> tuple[bool, float, str]:
+        met = [attack for attack in self.real_attacks or self.attacks if (strategy, attack) in self.cells]
+        worst = min((self._goodness(strategy, attack) for attack in met), default=-np.inf)
+        return len(met) < len(self.real_attacks or self.attacks), -worst, strategy
+
+
+def summarize(groups: Sequence[Group], metric: Metric, protocol: Protocol) -> tuple[list[Table], list[Note]]:
+    """One table per setting; runs that lack the metric, or the rounds that the protocol needs, are left out and named."""
+    tables: list[Table] = []
+    without: list[str] = []
+    for group in groups:
+        cells = {}
+        for at, runs in group.cells.items():
+            cell = _cell(runs, metric, protocol, without)
+            if cell is not None:
+                cells[at] = cell
+        if cells:
+            tables.append(Table(group.setting, group.title, metric, protocol, cells))
+    if not tables:
+        _refuse(groups, metric, without)
+    notes = [Note("Left out too", tuple(sorted(set(without))))] if without else []
+    for table in tables:
+        ends = {end for cell in table.cells.values() for end in cell.ends}
+        if len(ends) > 1:
+            where = f"In the table of {table.title}, the" if table.title else "The"
+            notes.append(Note(f"{where} last evaluated round is not the same for all runs: {min(ends)} to {max(ends)}"))
+    return tables, notes
+
+
+def _cell(runs: Sequence[Run], metric: Metric, protocol: Protocol, without: list[str]) -> Cell | None:
+    seeds, values, series = [], [], []
+    for run in runs:
+        rounds, trace = run.series(metric.name, metric.split)
+        try:
+            if not len(rounds):
+                raise ValueError(f"no {metric.split}/{metric.name}")
+            values.append(protocol.apply(rounds, trace, metric))
+        except ValueError as reason:
+            without.append(f"{run.path} ({reason})")
+            continue
+        seeds.append(run.seed)
+        series.append(dict(zip(rounds.tolist(), trace.tolist(), strict=True)))
+    if not values:
+        return None
+    common = sorted(set.intersection(*(set(trace) for trace in series)))
+    mean, low, high = interval(np.array([[trace[r] for r in common] for trace in series]).reshape(len(series), len(common)))
+    curve = Curve(len(series), np.array(common, np.int64), mean, low, high)
+    return Cell(estimate(values), tuple(seeds), tuple(values), tuple(max(trace) for trace in series), curve)
+
+
+def _refuse(groups: Sequence[Group], metric: Metric, without: Sequence[str]) -> None:
+    names = sorted({name for group in groups for runs in group.cells.values() for run in runs for name in run.names})
+    wanted = f"{metric.split}/{metric.name}"
+    if wanted in names:
+        raise ConfigError(f"no run can be judged that way: {without[0]}")
+    near = difflib.get_close_matches(wanted, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"no run recorded {wanted}; recorded are {', '.join(names) or 'no metrics'}{hint}")

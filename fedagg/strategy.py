@@ -1,0 +1,274 @@
+"""The one adapter between Flower and what is aggregated: messages in, a new model out."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from torch import Tensor
+
+from fedagg import rng
+from fedagg.clients.app import arrays_of, metric_record
+from fedagg.cohort import Cohort
+from fedagg.contracts import PreAggregator, Rule, Weighting
+from fedagg.errors import ConfigError
+from fedagg.grid.base import SimulationGrid
+from fedagg.linalg import COLUMNS, weighted_sum
+from fedagg.params import Layout, ModelState, merge_buffers
+from fedagg.server_optimizers import ServerOptimizer, Step
+
+logger = logging.getLogger(__name__)
+
+
+class WeightedSum(Rule):
+    """The weighted sum of the rows: what a strategy without a rule of its own does."""
+
+    associative = coordinatewise = uses_weights = True
+
+    def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
+        return weighted_sum(updates, weights)
+
+
+class Strategy(FlowerStrategy):
+    """A server strategy put together from parts. Runs in our Grids and, unchanged, in Flower's.
+
+    A round is: choose clients, send the model, turn valid replies into a ``Cohort``, then
+    ``pre_aggregators`` ([n, d] -> [n', d]), ``weighting`` (cohort -> w [n]), ``rule`` ((U, w) -> delta [d]) and
+    ``server_optimizer`` ((params, delta) -> params). A method that is more than these overrides ``aggregate``.
+
+    A reply is used only if its arrays have the right names and shapes, every float is finite and it claims a finite number of
+    examples >= 0. What is dropped is counted and named in ``last_info["rejected"]``; rows that are not finite are also counted
+    against ``f``. If nothing is left the round keeps the old model.
+
+    Args:
+        rule: combines the rows; None is the weighted sum.
+        weighting: how much each client counts, for rules that use weights; None is 1/n.
+        pre_aggregators: applied to the rows, in this order, before the rule.
+        server_optimizer: moves the model; None adds the aggregate.
+        cohort: clients asked per round; None asks all that can be reached.
+        evaluate_every: ask all reachable clients to evaluate the model every so many rounds; 0 never.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        rule: Rule | None = None,
+        weighting: Weighting | None = None,
+        pre_aggregators: Sequence[PreAggregator] = (),
+        server_optimizer: ServerOptimizer | None = None,
+        *,
+        cohort: int | None = None,
+        evaluate_every: int = 0,
+        seed: int = 0,
+    ) -> None:
+        if cohort is not None and cohort < 1:
+            raise ConfigError(f"cohort must be at least 1 client; got {cohort}")
+        self.rule, self.weighting, self.pre_aggregators = rule or WeightedSum(), weighting, tuple(pre_aggregators)
+        self.server_optimizer = server_optimizer or Step()
+        self.cohort, self.evaluate_every, self.seed = cohort, evaluate_every, seed
+        self.last_info: dict[str, Any] = {}
+        if weighting is not None and self.pre_aggregators:
+            raise ConfigError(
+                "a weighting speaks of clients, but pre_aggregators replace clients by mixtures of them; use one or the other"
+            )
+        if weighting is not None and not self.rule.uses_weights:
+            raise ConfigError(f"{self.rule} does not use weights, so weighting={weighting} would have no effect; leave it out")
+        self._layout: Layout | None = None
+        self._state: ModelState | None = None
+        self._population: int | None = None
+        self._weights: Tensor | None = None
+        self._stuck = False  # whether the last round kept the model; said once, not every round
+
+    def __repr__(self) -> str:
+        return (
+            f"Strategy(rule={self.rule!r}, weighting={self.weighting!r}, pre_aggregators={list(self.pre_aggregators)!r}, "
+            f"server_optimizer={self.server_optimizer!r}, cohort={self.cohort}, evaluate_every={self.evaluate_every}, "
+            f"seed={self.seed})"
+        )
+
+    def aggregate(self, cohort: Cohort) -> Tensor:
+        """Return the step [d] that the server optimizer takes. The hook for methods that are more than the parts.
+
+        A plain weighted sum is computed in float64 from the models as received: the result is then rounded once, and one
+        client that holds all the data gives exactly the model it sent.
+        """
+        weights = self._weights = None if self.weighting is None else self.weighting(cohort)
+        if self.rule.associative and not self.pre_aggregators and cohort.received is not None:
+            theta = cohort.params.double()
+            step = torch.empty_like(theta)
+            for start in range(0, len(theta), COLUMNS):
+                block = slice(start, start + COLUMNS)
+                step[block] = self.rule(cohort.received[:, block].double() - theta[block], weights)
+            return step
+        rows = cohort.updates
+        for pre_aggregator in self.pre_aggregators:
+            rows = pre_aggregator(rows)
+        return self.rule(rows, weights)
+
+    def check(self, n: int) -> None:
+        """Raise ``ConfigError`` if a cohort of ``n`` clients violates a bound of the rule or of a pre-aggregator."""
+        rows = torch.randn(n, 8, generator=torch.Generator().manual_seed(0))
+        trial = copy.deepcopy(self)
+        try:
+            for pre_aggregator in trial.pre_aggregators:
+                rows = pre_aggregator(rows)
+            trial.rule(rows, torch.full((n,), 1.0 / n) if trial.rule.uses_weights and len(rows) == n else None)
+        except ValueError as error:
+            raise ConfigError(f"{error}. Lower f (or attack.fraction) or raise cohort") from error
+
+    # Flower's four calls
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Choose the cohort from the seed tree and send it the model."""
+        known = grid.layout if isinstance(grid, SimulationGrid) else None
+        self._layout = self._layout or known or Layout.of_arrays(arrays)
+        self._state = self._layout.read(arrays)
+        reachable = sorted(grid.get_node_ids())
+        self._population = grid.population if isinstance(grid, SimulationGrid) else len(reachable)
+        chosen = reachable
+        if self.cohort is not None and self.cohort < len(reachable):
+            draw = rng.numpy_generator(self.seed, "sample", server_round)
+            chosen = sorted(reachable[i] for i in draw.choice(len(reachable), self.cohort, replace=False))
+        return self._ask("train", server_round, arrays, config, chosen)
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the new model and what the server knows about the round; no model if no reply can be used."""
+        layout, state = self._layout, self._state
+        if layout is None or state is None:
+            raise RuntimeError("aggregate_train was called before configure_train")
+        rejected: dict[int, str] = {}
+        usable = _usable(layout, replies, rejected)
+        self.last_info = {"rejected": rejected}
+        not_finite = sum(reason == _NOT_FINITE for reason in rejected.values())
+        counts = {"clients": float(len(usable)), "rejected": float(len(rejected)), "not_finite": float(not_finite)}
+        level, self._stuck = (logging.INFO if self._stuck else logging.WARNING), not usable
+        if not usable:
+            logger.log(level, "round %d: no reply can be used, the model stays as it was", server_round)
+            return None, metric_record(counts)
+        cohort = self._cohort(server_round, state, usable)
+        with self._prepared(server_round, not_finite):
+            delta = self.aggregate(cohort)
+        params = self.server_optimizer(state.params, delta)
+        merged = merge_buffers([reply.state for reply in usable], self._buffer_weights(len(usable)))
+        means = {name: _finite_mean(values.tolist()) for name, values in cohort.metrics.items()}
+        return layout.record(ModelState(params, **merged)), metric_record({**counts, **means})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every reachable client to evaluate, in the rounds in which clients evaluate."""
+        if not self.evaluate_every or server_round % self.evaluate_every:
+            return []
+        return self._ask("evaluate", server_round, arrays, config, sorted(grid.get_node_ids()))
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return the unweighted means of what the clients report: counts are claims."""
+        values: dict[str, list[float]] = {}
+        for reply in replies:
+            for name, value in _numbers(reply).items() if reply.has_content() else ():
+                values.setdefault(name, []).append(value)
+        means = {name: _finite_mean(seen) for name, seen in values.items() if name != "num-examples"}
+        return metric_record(means) if means else None
+
+    def summary(self) -> None:
+        """Log what the strategy is made of."""
+        logger.info("%r", self)
+
+    def _ask(
+        self, kind: str, server_round: int, arrays: ArrayRecord, config: ConfigRecord, clients: Iterable[int]
+    ) -> list[Message]:
+        content = RecordDict({"arrays": arrays, "config": ConfigRecord({**config, "server-round": server_round})})
+        return [Message(content, dst_node_id=client, message_type=kind) for client in clients]
+
+    def _cohort(self, server_round: int, state: ModelState, usable: list[_Reply]) -> Cohort:
+        received = torch.stack([reply.state.params for reply in usable])
+        names = sorted({name for reply in usable for name in reply.metrics} - {"num-examples"})
+        return Cohort(
+            round=server_round,
+            client_ids=[reply.client for reply in usable],
+            updates=received - state.params,
+            params=state.params,
+            num_examples=torch.tensor([reply.metrics["num-examples"] for reply in usable], dtype=torch.float64),
+            metrics={
+                name: torch.tensor([reply.metrics.get(name, math.nan) for reply in usable], dtype=torch.float64)
+                for name in names
+            },
+            population=self._population,
+            received=received,
+        )
+
+    def _buffer_weights(self, n: int) -> Tensor:
+        """Buffers follow the clients that the rule trusts, else the weighting, else everybody alike."""
+        trusted: Tensor | None = getattr(self.rule, "last_info", {}).get("client_weights")
+        if trusted is not None and trusted.shape == (n,):
+            return trusted
+        return torch.ones(n) if self._weights is None else self._weights
+
+    @contextmanager
+    def _prepared(self, server_round: int, not_finite: int) -> Iterator[None]:
+        """For one round: random parts draw from the seed tree, and ``f`` is lower by the attackers already found out."""
+        with ExitStack() as stack:
+            for place, part in enumerate((self.rule, *self.pre_aggregators)):
+                stack.enter_context(rng.lend_generator(part, rng.generator(self.seed, "rule", server_round, place)))
+                if not_finite and isinstance(getattr(part, "f", None), int):
+                    f = part.f  # type: ignore[attr-defined]
+                    stack.callback(object.__setattr__, part, "f", f)
+                    object.__setattr__(part, "f", max(0, f - not_finite))
+            yield
+
+
+_NOT_FINITE = "its model is not finite"
+
+
+class _Reply:
+    """One reply that fits the model: who, which state, what it reports."""
+
+    def __init__(self, layout: Layout, message: Message) -> None:
+        if message.has_error():
+            raise ValueError(f"it failed: {message.error.reason}")
+        self.client = message.metadata.src_node_id
+        self.state = layout.read(arrays_of(message))
+        if not self.state.is_finite():
+            raise ValueError(_NOT_FINITE)
+        self.metrics = _numbers(message)
+        count = self.metrics.setdefault("num-examples", 1.0)
+        if not (math.isfinite(count) and count >= 0):
+            raise ValueError(f"it claims {count} examples")
+
+
+def _usable(layout: Layout, replies: Iterable[Message], rejected: dict[int, str]) -> list[_Reply]:
+    """Return the replies that fit, by ascending client id, one per client; note why each of the others does not."""
+    usable: dict[int, _Reply] = {}
+    for message in replies:
+        client = message.metadata.src_node_id
+        try:
+            usable.setdefault(client, _Reply(layout, message))
+        except ValueError as error:
+            rejected[client] = str(error)
+    if rejected:
+        logger.info("dropped replies: %s", "; ".join(f"client {client}: {why}" for client, why in sorted(rejected.items())))
+    return [usable[client] for client in sorted(usable)]
+
+
+def _finite_mean(values: list[float]) -> float:
+    """Return the plain mean of the finite values, NaN if there is none. Not weighted: counts are the clients' own claims."""
+    finite = [value for value in values if math.isfinite(value)]
+    return math.fsum(finite) / len(finite) if finite else math.nan
+
+
+def _numbers(message: Message) -> dict[str, float]:
+    """Return the single numbers a client reports."""
+    numbers: dict[str, float] = {}
+    for record in message.content.metric_records.values():
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                numbers[name] = float(value)
+    return numbers

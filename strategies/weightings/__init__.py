@@ -1,0 +1,1 @@
+"""Weightings: how much each client of a round counts, ``weighting(cohort) -> w [n]``. One file per method."""

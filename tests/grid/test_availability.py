@@ -1,0 +1,97 @@
+"""Availability: who can be reached, and that nobody waits for ever."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from flwr.app import Message
+from flwr.serverapp.strategy import FedAvg
+from torch import nn
+
+from fedagg import Adversary, Availability, ConfigError, FedaggError, LocalGrid, Strategy, run
+from fedagg.attacks import SignFlip
+from fedagg.grid import Bernoulli
+
+Ask = Callable[..., list[Message]]
+
+
+class Fixed:
+    """Round -> clients that can be reached."""
+
+    def __init__(self, rounds: dict[int, list[int]], n: int = 6) -> None:
+        self.rounds, self.n = rounds, n
+
+    def available(self, round: int) -> torch.Tensor:
+        mask = torch.zeros(self.n, dtype=torch.bool)
+        mask[self.rounds.get(round, [])] = True
+        return mask
+
+
+def test_clients_out_of_reach_are_not_asked(grid: LocalGrid, model: nn.Module) -> None:
+    world = Availability(grid, Fixed({1: [0, 1, 2], 2: [5], 3: [0, 1, 2, 3, 4, 5]}))
+    result = run(world, Strategy(cohort=4), model, rounds=3)
+    assert result.series("asked", "server") == [(1, 3.0), (2, 1.0), (3, 4.0)]
+    assert result.series("reachable", "server") == [(1, 3.0), (2, 1.0), (3, 6.0)]
+
+
+def test_a_round_with_nobody_keeps_the_model(grid: LocalGrid, model: nn.Module) -> None:
+    result = run(Availability(grid, Fixed({1: [0, 1]})), Strategy(), model, rounds=3)
+    assert result.series("clients", "server") == [(1, 2.0), (2, 0.0), (3, 0.0)]
+    accuracy = dict(result.series())
+    assert accuracy[1] == accuracy[2] == accuracy[3] != accuracy[0]
+
+
+def test_messages_to_clients_out_of_reach_are_lost(grid: LocalGrid, ask: Ask) -> None:
+    world = Availability(grid, Fixed({1: [0, 2]}), unreachable="silent")
+    world.begin_round(1)
+    assert list(world.get_node_ids()) == [0, 1, 2, 3, 4, 5]
+    assert [reply.metadata.src_node_id for reply in world.send_and_receive(ask([0, 1, 2, 3]))] == [0, 2]
+    assert [reply.metadata.src_node_id for reply in world.pull_messages(world.push_messages(ask([0, 1, 2, 3])))] == [0, 2]
+
+
+def test_a_flower_strategy_goes_on_with_fewer_replies(grid: LocalGrid, model: nn.Module) -> None:
+    strategy = FedAvg(min_train_nodes=6, min_available_nodes=6, fraction_evaluate=0.0)
+    world = Availability(grid, Fixed({1: [0, 1, 2], 2: [3]}), unreachable="silent")
+    assert run(world, strategy, model, rounds=2).series("answered", "server") == [(1, 3.0), (2, 1.0)]
+
+
+def test_a_strategy_that_waits_is_stopped(grid: LocalGrid, model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", lambda seconds: None)
+    strategy = FedAvg(min_train_nodes=6, min_available_nodes=6, fraction_evaluate=0.0)
+    with pytest.raises(FedaggError, match=r"round 1: the strategy waits for more clients than the 2 of 6 .*silent"):
+        run(Availability(grid, Fixed({1: [0, 1]})), strategy, model, rounds=1)
+
+
+def test_worlds_can_be_stacked(grid: LocalGrid, model: nn.Module) -> None:
+    reachable = Availability(grid, Fixed({1: [0, 1, 2], 2: [3, 4, 5]}))
+    world = Adversary(reachable, SignFlip(), 0.5, seed=0)
+    assert len(world.byzantine) == 3  # of the population, reachable or not
+    result = run(world, Strategy(), model, rounds=2)
+    byzantine = dict(result.series("byzantine", "server"))
+    assert byzantine == {1: len(world.byzantine & {0, 1, 2}), 2: len(world.byzantine & {3, 4, 5})}
+    assert set(dict(result.series("client_errors", "server")).values()) == {0.0}
+
+
+def test_bernoulli_frequencies() -> None:
+    """Four clients, 4,000 rounds: the sd of a frequency is at most 0.0079. Over 4.5 sd is a false alarm of rate 3e-5; fixed seed."""
+    p = torch.tensor([0.1, 0.5, 0.9, 1.0])
+    reached = torch.stack([Bernoulli(p, seed=0).available(round) for round in range(1, 4001)]).double()
+    assert (reached.mean(0) - p).abs().max() < 4.5 * 0.0079
+    assert reached[:, 3].all()
+    correlation = torch.corrcoef(torch.cat([reached[1:, :3].T, reached[:-1, :3].T]))
+    assert (correlation - torch.eye(6, dtype=torch.float64)).abs().max() < 0.08  # independent of clients and of the last round
+    assert torch.equal(Bernoulli(p, seed=0).available(3), Bernoulli(p, seed=0).available(3))
+    one_number = Bernoulli(0.5, num_clients=50)
+    assert one_number.available(1).shape == (50,)
+    assert not torch.equal(one_number.available(1), Bernoulli(0.5, seed=1, num_clients=50).available(1))
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, [0.5, 2.0], float("nan")])
+def test_impossible_probabilities(p: object) -> None:
+    with pytest.raises(ConfigError, match="probabilities in \\[0, 1\\]"):
+        Bernoulli(p, num_clients=2)  # type: ignore[arg-type]
+
+
+def test_a_pattern_for_another_population_is_refused(grid: LocalGrid, model: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="participation is for 4 clients; the population has 6"):
+        run(Availability(grid, Bernoulli(0.5, num_clients=4)), Strategy(), model, rounds=1)

@@ -1,0 +1,80 @@
+"""Settings that cannot work raise, and the message says what was required, what was found, and who says so."""
+
+import pytest
+import torch
+
+from strategies import Krum, Mean, Median, MultiKrum, TrimmedMean
+
+
+@pytest.mark.parametrize(
+    ("rule", "n", "message"),
+    [
+        (TrimmedMean(f=2), 4, "n >= 2f + 1 (Yin et al. 2018); got n=4, f=2"),
+        (TrimmedMean(f=0), 0, "n >= 2f + 1 (Yin et al. 2018); got n=0, f=0"),
+        (TrimmedMean(f=-1), 4, "f >= 0 and n >= 2f + 1 (Yin et al. 2018); got n=4, f=-1"),
+        (Krum(f=2), 4, "Krum needs n >= 2f + 3 (Blanchard et al. 2017); got n=4, f=2"),
+        (Krum(f=2), 6, "n >= 2f + 3 (Blanchard et al. 2017); got n=6, f=2"),
+        (Krum(f=1, neighbours="byzfl"), 4, "n >= 2f + 3 (Blanchard et al. 2017); got n=4, f=1"),
+        (Krum(f=0), 0, "n >= 2f + 3 (Blanchard et al. 2017); got n=0, f=0"),
+        (Krum(f=-1), 4, "f >= 0 and n >= 2f + 3 (Blanchard et al. 2017); got n=4, f=-1"),
+        (MultiKrum(f=2), 6, "MultiKrum needs n >= 2f + 3 (Blanchard et al. 2017); got n=6, f=2"),
+        (MultiKrum(f=1, m=0), 5, "1 <= m <= n (it averages m of the n rows); got n=5, f=1, m=0"),
+        (MultiKrum(f=1, m=6), 5, "1 <= m <= n (it averages m of the n rows); got n=5, f=1, m=6"),
+        (Mean(), 0, "n >= 1 rows; got n=0"),
+        (Median(), 0, "Median needs n >= 1; got n=0"),
+    ],
+    ids=str,
+)
+def test_bound(rule, n, message):
+    with pytest.raises(ValueError) as caught:
+        rule(torch.zeros(n, 3))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "n"),
+    [
+        (TrimmedMean(f=2), 5),
+        (TrimmedMean(f=0), 1),
+        (Krum(f=2), 7),
+        (Krum(f=0), 3),
+        (MultiKrum(f=2, m=7), 7),
+        (Mean(), 1),
+        (Median(), 1),
+    ],
+    ids=str,
+)
+def test_the_bound_itself_is_allowed(rule, n):
+    assert rule(torch.ones(n, 3)).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Median(even="upper"), "Median needs even in ['midpoint', 'lower']; got 'upper'"),
+        (lambda: Krum(f=1, neighbours="all"), "Krum needs neighbours in ['paper', 'byzfl']; got 'all'"),
+        (lambda: Krum(f=1, power=3), "Krum needs power in [1, 2, 4]; got 3"),
+        (lambda: MultiKrum(f=1, power=0), "MultiKrum needs power in [1, 2, 4]; got 0"),
+    ],
+)
+def test_constructor(build, message):
+    with pytest.raises(ValueError) as caught:
+        build()
+    assert message in str(caught.value)
+
+
+def test_weights_of_the_wrong_length_raise():
+    with pytest.raises(ValueError, match=r"\[n=4\]; got \[3\]"):
+        Mean()(torch.zeros(4, 2), torch.ones(3))
+
+
+@pytest.mark.parametrize("rule", [Krum(f=1), MultiKrum(f=1, m=3)], ids=str)
+def test_rows_whose_distances_overflow_are_never_picked(rule):
+    updates = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    updates[2] = 1e200
+    weights = rule.client_weights(updates)
+    assert weights[2] == 0
+    with pytest.raises(ValueError, match="fewer than 7 rows"):
+        MultiKrum(f=1, m=7)(updates)
+    with pytest.raises(ValueError, match="fewer than"):
+        rule(1e200 * updates[[0, 1, 3, 4, 5, 6]])
