@@ -4,7 +4,7 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format bench clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: setup  ## lint and types only
 format: setup  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: setup  ## measure rounds and rules against their floors and write benchmarks/RESULTS.md
+	{ printf '# Results\n\n## Rounds\n\n'; $(BIN)/python -m benchmarks.rounds; printf '\n## Rules\n\n'; $(BIN)/python -m benchmarks.rules; } > benchmarks/RESULTS.md
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -111,7 +111,7 @@ def suggest(name: str, known: object) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)  # type: ignore[call-overload]
-    return f" (did you mean {near[0]}?)" if near else ""
+    return f" (did you mean {near[0]}?)" if near and near[0] != name else ""
 
 
 def complain(error: Exception) -> int:

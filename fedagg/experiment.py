@@ -151,16 +151,16 @@ def run_experiment(
             evaluate_every=cfg.evaluation.every,
             callbacks=callbacks,
         )
+        layout = experiment.clients.layout
+        final = layout.read(result.arrays)
+        save_model({slot.name: layout.view(final, slot) for slot in layout.slots}, directory / "model.pt")
+        record.update(parameters=parameters_hash(final))
     except KeyboardInterrupt:
         record.finish("interrupted")
         raise
     except BaseException as error:
         record.finish("failed", error=f"{type(error).__name__}: {error}")
         raise
-    layout = experiment.clients.layout
-    final = layout.read(result.arrays)
-    save_model({slot.name: layout.view(final, slot) for slot in layout.slots}, directory / "model.pt")
-    record.update(parameters=parameters_hash(final))
     record.finish("completed")
     return result
 
@@ -177,7 +177,6 @@ class _Recorder(Callback):
             done.rows.append((done.round, "server", None, "byzantine_over_f", max(0.0, byzantine - self.f)))
         self.record.append(done.rows)
         self.record.append_timing((done.round, phase, seconds) for phase, seconds in done.seconds.items())
-        self.record.update(rounds_done=done.round)
 
 
 def _strategy(cfg: DictConfig) -> FlowerStrategy:
@@ -206,7 +205,7 @@ def _strategy(cfg: DictConfig) -> FlowerStrategy:
 def _implied_f(cfg: DictConfig) -> int:
     if cfg.attack.method is None:
         return 0
-    return math.ceil(float(cfg.attack.fraction) * int(cfg.cohort) - 1e-9)  # 0.1 * 30 is a little more than 3
+    return math.ceil(float(cfg.attack.fraction) * int(cfg.cohort) - 1e-9)  # 0.07 * 100 is a little more than 7
 
 
 def _check_numbers(cfg: DictConfig) -> None:
@@ -224,8 +223,9 @@ def _check_numbers(cfg: DictConfig) -> None:
             f"cohort must be at most the population; got cohort={cfg.cohort}, population={cfg.population}. "
             "Lower cohort or raise population"
         )
-    require("seed", isinstance(cfg.seed, int) and cfg.seed >= 0, "an integer >= 0")
+    require("seed", isinstance(cfg.seed, int) and not isinstance(cfg.seed, bool) and cfg.seed >= 0, "an integer >= 0")
     require("f", cfg.f is None or (isinstance(cfg.f, int) and cfg.f >= 0), "an integer >= 0, or null")
     require("attack.fraction", isinstance(cfg.attack.fraction, int | float) and 0 <= cfg.attack.fraction <= 1, "in [0, 1]")
     require("on_client_error", cfg.on_client_error in ("raise", "drop"), "raise or drop")
-    require("evaluation.holdout", 0 < cfg.evaluation.holdout < 1, "between 0 and 1")
+    holdout = cfg.evaluation.holdout
+    require("evaluation.holdout", isinstance(holdout, int | float) and 0 < holdout < 1, "between 0 and 1")

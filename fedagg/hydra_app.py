@@ -27,20 +27,24 @@ INTERRUPTED = 130
 
 def run(arguments: Sequence[str]) -> int:
     """Run one config, or a multirun of several, as an ordinary Hydra application."""
+    own_argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["fedagg run", *arguments]
-    full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through to us instead of printing them
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        if full_error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if full_error or not _is_about_the_config(error):
             raise
-        return complain(ConfigError(explain(error)))
+        return complain(ConfigError(explain(error, arguments)))
     except SystemExit as stop:
         return int(stop.code or 0)
     except KeyboardInterrupt:
         print("interrupted: what was computed so far is in the run directory", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        sys.argv = own_argv
+        if full_error is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
     return 0
 
 
@@ -50,6 +54,8 @@ def _job(cfg: DictConfig) -> float | None:
         return _run_job(cfg)
     except FedaggError as error:  # Hydra would print the overrides above it
         raise SystemExit(complain(error)) from error
+    except OmegaConfBaseException as error:  # a key that was deleted, or an interpolation that leads nowhere
+        raise SystemExit(complain(ConfigError(explain(error)))) from error
 
 
 def _run_job(cfg: DictConfig) -> float | None:
@@ -97,8 +103,10 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         try:
             return hydra.compose("config", overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error)) from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            if not _is_about_the_config(error):
+                raise
+            raise ConfigError(explain(error, overrides)) from error
 
 
 def partition(overrides: Sequence[str], out: Path) -> int:
@@ -110,36 +118,58 @@ def partition(overrides: Sequence[str], out: Path) -> int:
         population = build(compose(overrides)).clients.population
         for name, value in population.summary().items():
             print(f"{name:<20} {value}")
-        label_picture(population, out)
+        try:
+            label_picture(population, out)
+        except ValueError as error:
+            raise ConfigError(f"--out {out}: {error}") from error
         print(f"picture              {out}")
     except FedaggError as error:
         return complain(error)
     return 0
 
 
-def explain(error: Exception) -> str:
-    """Say in one line what is wrong with an override, with the nearest name that would have been right."""
+def _is_about_the_config(error: Exception) -> bool:
+    """Whether an error is about what the user wrote. Hydra refuses ``attack=null`` with a plain ValueError."""
+    return not isinstance(error, ValueError) or isinstance(error, OmegaConfBaseException) or "Config group" in str(error)
+
+
+def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
+    """Say in one line what is wrong with an override, with the nearest name that would have been right.
+
+    Args:
+        error: what Hydra raised.
+        overrides: what the user wrote; the names that are known depend on the choices in it.
+    """
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         options = [option for option in error.options if not option.startswith("_")]
         return f"{group} has no choice {wrong}{suggest(wrong, options)}. Choices: {', '.join(options)}"
     message = str(error).strip()
+    if isinstance(error, ValueError) and "Config group" in message:
+        group = next((override.partition("=")[0] for override in overrides if override.endswith("=null")), "GROUP")
+        return f"{group}=null: a config group takes one of its choices; fedagg list {group} shows them"
     unknown = re.search(r"Could not (?:override|append to) '([^']+)'", message) or re.search(
         r"Key '([^']+)' is not in struct", message
     )
     if unknown:
         key = unknown.group(1)
-        return f"no setting {key}{suggest(key, _known_keys())}. fedagg run --help lists the settings; +{key}=... adds one"
+        near = suggest(key, _known_keys(overrides))
+        return f"no setting {key}{near}. fedagg run --help lists the settings; +{key}=... adds one"
     no_group = re.search(r"Could not override '([^'@]+)(?:@[^']*)?'.*[Nn]o match in the defaults list", message, re.DOTALL)
     if no_group:
-        return f"no config group {no_group.group(1)}{suggest(no_group.group(1), _known_keys())}"
+        return f"no config group {no_group.group(1)}{suggest(no_group.group(1), _known_keys(overrides))}"
     return " ".join(message.split())
 
 
-def _known_keys() -> list[str]:
+def _known_keys(overrides: Sequence[str]) -> list[str]:
     GlobalHydra.instance().clear()
+    choices = [override for override in overrides if "=" in override and (config_dir() / override.partition("=")[0]).is_dir()]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        cfg = OmegaConf.to_container(hydra.compose("config"), resolve=False)
+        try:
+            composed = hydra.compose("config", overrides=choices)
+        except HydraException:  # a sweep, or a choice of the user's own
+            composed = hydra.compose("config")
+    cfg = OmegaConf.to_container(composed, resolve=False)
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

@@ -47,6 +47,8 @@ def make(cfg: DictConfig, path: str, drop: tuple[str, ...] = (), **arguments: An
     """
     try:
         part = OmegaConf.select(cfg, path, throw_on_missing=True)
+        if not isinstance(part, DictConfig) or "_target_" not in part:
+            raise ConfigError(f"{path} must name a class under _target_; got {part}")
         resolved = OmegaConf.to_container(part, resolve=True)
         assert isinstance(resolved, dict)
         kept = {key: value for key, value in resolved.items() if key not in drop}
@@ -68,6 +70,9 @@ def _explain(error: InstantiationException, path: str) -> FedaggError:
     inner = re.search(r"full_key: (\S+)", str(error))
     target = re.search(r"Error in call to target '([^']+)'", str(error))
     path = f"{path}.{inner.group(1)}" if inner else path
+    lost = re.search(r"Error locating target '([^']+)'", str(error))
+    if lost:
+        class_of(lost.group(1), path)  # says what cannot be imported
     if isinstance(cause, FedaggError) or target is None:
         return cause if isinstance(cause, FedaggError) else ConfigError(f"{path}: {_first_line(error)}")
     return _wrong_call(cause, path, class_of(target.group(1), path), [])

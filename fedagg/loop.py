@@ -175,7 +175,7 @@ class _Loop:
         number, arrays = done.round, done.arrays
         started = time.perf_counter()
         with self._foreign(number, "configure"):
-            messages = list(self._step("configure_train", number, arrays, ConfigRecord(), self.grid))
+            messages = self._step("configure_train", number, arrays, ConfigRecord(), self.grid)
         replies = list(self.grid.send_and_receive(messages, timeout=self.timeout))
         done.seconds["train"] = time.perf_counter() - started
         replies.sort(key=_sender)
@@ -198,7 +198,7 @@ class _Loop:
         """Ask clients to evaluate, if the strategy wants it. The spread is over honest clients: liars say anything."""
         started = time.perf_counter()
         with self._foreign(done.round, "configure evaluation"):
-            messages = list(self._step("configure_evaluate", done.round, done.arrays, ConfigRecord(), self.grid))
+            messages = self._step("configure_evaluate", done.round, done.arrays, ConfigRecord(), self.grid)
         if not messages:
             return
         replies = sorted(self.grid.send_and_receive(messages, timeout=self.timeout), key=_sender)
@@ -232,7 +232,8 @@ class _Loop:
 
     def _step(self, method: str, number: int, *args: Any) -> Any:
         try:
-            return getattr(self.strategy, method)(number, *args)
+            made = getattr(self.strategy, method)(number, *args)
+            return list(made) if method.startswith("configure") else made  # a generator fails when it is read
         except FedaggError:
             raise
         except Exception as error:

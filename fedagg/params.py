@@ -266,6 +266,19 @@ class ModelRecord(ArrayRecord):
         super().__delitem__(key)
 
 
+def stack_rows(vectors: list[Tensor]) -> Tensor:
+    """Return [n, d] of n vectors [d]: a view where they are consecutive rows of one matrix already, else a copy."""
+    first = vectors[0]
+    d, size = first.shape[0], first.element_size()
+    adjacent = all(
+        vector.is_contiguous()
+        and vector.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        and vector.data_ptr() == first.data_ptr() + i * d * size
+        for i, vector in enumerate(vectors)
+    )
+    return first.as_strided((len(vectors), d), (d, 1)) if adjacent else torch.stack(vectors)
+
+
 def merge_buffers(states: list[ModelState], weights: Tensor) -> Mapping[str, Tensor]:
     """Aggregate buffers: the weighted mean of the float ones, the maximum of the integer ones.
 

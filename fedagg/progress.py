@@ -44,25 +44,26 @@ class ShowProgress(Callback):
             self._bar.stop()
 
     def round_finished(self, done: Round) -> None:
-        state = self.describe(done)
+        state = describe(done, self.f)
         if self._bar:
             self._bar.update(self._task, completed=done.round, state=state)
         else:
             print(f"{self.title}  round {done.round}/{self.rounds}  {state}", flush=True)
 
-    def describe(self, done: Round) -> str:
-        """Return one round in a few words."""
-        words = []
-        for name in ("accuracy", "loss"):
-            value = done.value("test", name)
-            if value is not None:
-                words.append(f"{name} {value:.4f}")
-        byzantine, asked = done.value("server", "byzantine"), done.value("server", "asked")
-        if byzantine is not None and asked is not None:
-            words.append(f"byzantine {byzantine:.0f}/{asked:.0f}" + (f" (more than f={self.f})" if byzantine > self.f else ""))
-        for name in ("rejected", "client_errors"):
-            count = done.value("server", name)
-            if count:
-                words.append(f"{name.replace('_', ' ')} {count:.0f}")
-        words.append(f"{sum(done.seconds.values()):.2f} s")
-        return "  ".join(words)
+
+def describe(done: Round, f: int) -> str:
+    """Return one round in a few words; ``f`` is what the strategy stands up to."""
+    words = []
+    for name in ("accuracy", "loss"):
+        value = done.value("test", name)
+        if value is not None:
+            words.append(f"{name} {value:.4f}")
+    byzantine, asked = done.value("server", "byzantine"), done.value("server", "asked")
+    if byzantine is not None and asked is not None:
+        words.append(f"byzantine {byzantine:.0f}/{asked:.0f}" + (f" (more than f={f})" if byzantine > f else ""))
+    for name in ("rejected", "client_errors"):
+        count = done.value("server", name)
+        if count:
+            words.append(f"{name.replace('_', ' ')} {count:.0f}")
+    words.append(f"{sum(done.seconds.values()):.2f} s")
+    return "  ".join(words)

@@ -38,7 +38,7 @@ class RunDirectory:
     """The writer of one run directory. Whatever it has been given is on disk when the call returns.
 
     ``run.json`` is replaced as a whole, so a reader never meets half of it; the two tables only grow, so a process that is
-    killed loses at most the line it was writing, and ``resume`` cuts that line off.
+    killed loses at most the line it was writing, and readers ignore that line.
 
     Example:
         >>> import tempfile
@@ -89,24 +89,11 @@ class RunDirectory:
         _write_whole(path / "timing.csv", ",".join(TIMING_HEADER) + "\n")
         return cls(path, info)
 
-    @classmethod
-    def resume(cls, path: str | Path, round: int) -> RunDirectory:
-        """Continue a run whose last whole round was ``round``: later rows and a torn last line are cut from both tables."""
-        path = Path(path)
-        info = _read_info(path)
-        for name in ("metrics.csv", "timing.csv"):
-            text = (path / name).read_text(encoding="utf-8")
-            head, *lines = _whole_lines(text)
-            kept = "".join([head, *(line for line in lines if int(line.split(",", 1)[0]) <= round)])
-            if kept != text:
-                _write_whole(path / name, kept)
-        run = cls(path, info)
-        run.update(status="running", rounds_done=round, error=None, finished=None)
-        return run
-
     def append(self, rows: Iterable[MetricRow]) -> None:
         """Add rows ``(round, split, client, metric, value)``; ``client`` is None for an aggregate."""
+        rows = list(rows)
         self._add("metrics.csv", ((r, s, "" if c is None else int(c), m, repr(float(v))) for r, s, c, m, v in rows))
+        self.info["rounds_done"] = max([self.info["rounds_done"], *(row[0] for row in rows)])  # written when the run ends
 
     def append_timing(self, rows: Iterable[TimingRow]) -> None:
         """Add rows ``(round, phase, seconds)``."""

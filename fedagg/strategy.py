@@ -22,7 +22,7 @@ from fedagg.contracts import PreAggregator, Rule, Weighting
 from fedagg.errors import ConfigError
 from fedagg.grid.base import SimulationGrid
 from fedagg.linalg import COLUMNS, weighted_sum
-from fedagg.params import Layout, ModelState, merge_buffers
+from fedagg.params import Layout, ModelState, merge_buffers, stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
 
 logger = logging.getLogger(__name__)
@@ -189,12 +189,12 @@ class Strategy(FlowerStrategy):
         return [Message(content, dst_node_id=client, message_type=kind) for client in clients]
 
     def _cohort(self, server_round: int, state: ModelState, usable: list[_Reply]) -> Cohort:
-        received = torch.stack([reply.state.params for reply in usable])
+        received = stack_rows([reply.state.params for reply in usable])
         names = sorted({name for reply in usable for name in reply.metrics} - {"num-examples"})
         return Cohort(
             round=server_round,
             client_ids=[reply.client for reply in usable],
-            updates=received - state.params,
+            updates=None,
             params=state.params,
             num_examples=torch.tensor([reply.metrics["num-examples"] for reply in usable], dtype=torch.float64),
             metrics={

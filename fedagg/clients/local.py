@@ -36,6 +36,9 @@ class LocalSGD:
         for name, value, bound in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 1)):
             if not isinstance(value, int) or value < bound:
                 raise ConfigError(f"local.{name} must be an integer >= {bound}; got {value}")
+        for name, rate in (("lr", self.lr), ("momentum", self.momentum), ("weight_decay", self.weight_decay)):
+            if not isinstance(rate, int | float):
+                raise ConfigError(f"local.{name} must be a number; got {rate}")
         if self.lr < 0 or not 0 <= self.momentum < 1 or self.weight_decay < 0:
             raise ConfigError(
                 "local training needs lr >= 0, 0 <= momentum < 1 and weight_decay >= 0; "

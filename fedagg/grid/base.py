@@ -81,6 +81,12 @@ class WorldGrid(SimulationGrid):
     def layout(self) -> Layout | None:
         return self.grid.layout if isinstance(self.grid, SimulationGrid) else None
 
+    @property
+    def byzantine(self) -> frozenset[int]:
+        """Ids of the Byzantine clients, where an ``Adversary`` is among the Grids below."""
+        below: frozenset[int] = getattr(self.grid, "byzantine", frozenset[int]())
+        return below
+
     def begin_round(self, round: int) -> None:
         super().begin_round(round)
         if isinstance(self.grid, SimulationGrid):

@@ -73,7 +73,7 @@ def test_worlds_can_be_stacked(grid: LocalGrid, model: nn.Module) -> None:
 
 
 def test_bernoulli_frequencies() -> None:
-    """Four clients, 4,000 rounds: the sd of a frequency is at most 0.0079. Over 4.5 sd is a false alarm of rate 3e-5; fixed seed."""
+    """Four clients, 4,000 rounds: the sd of a frequency is at most 0.0079; over 4.5 sd is a false alarm of rate 3e-5."""
     p = torch.tensor([0.1, 0.5, 0.9, 1.0])
     reached = torch.stack([Bernoulli(p, seed=0).available(round) for round in range(1, 4001)]).double()
     assert (reached.mean(0) - p).abs().max() < 4.5 * 0.0079

@@ -134,20 +134,6 @@ def test_a_torn_last_line_is_ignored(run):
     assert read_run(run.path).series("accuracy")[1].tolist() == [0.125, 0.5]
 
 
-def test_resume_cuts_what_came_after_the_last_whole_round(run):
-    for number in range(4):
-        run.append([(number, "test", None, "accuracy", number / 4)])
-        run.append_timing([(number, "train", 0.1)])
-    with open(run.path / "metrics.csv", "a") as file:
-        file.write("4,test,,accu")
-    run.finish("interrupted")
-    again = RunDirectory.resume(run.path, round=2)
-    assert (run.path / "timing.csv").read_text().splitlines()[-1].startswith("2,")
-    again.append([(3, "test", None, "accuracy", 0.75)])
-    assert read_run(run.path).series("accuracy")[1].tolist() == [0, 0.25, 0.5, 0.75]
-    assert (info(run)["status"], info(run)["rounds_done"], info(run)["finished"]) == ("running", 2, None)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [

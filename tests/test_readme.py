@@ -1,0 +1,55 @@
+"""What the README shows is run: its Python in order in one namespace, its commands as far as their config."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from fedagg.data.fashion import DEBIAN_FOLDER
+from fedagg.experiment import build
+from fedagg.hydra_app import compose
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_python_blocks_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace: dict[str, object] = {"__name__": "readme"}
+    monkeypatch.setitem(sys.modules, "readme", type(sys)("readme"))  # dataclasses look their module up
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), namespace)
+    accuracies = [float(line) for line in capsys.readouterr().out.split()]
+    assert len(accuracies) == 2
+    assert accuracies[0] > accuracies[1]  # ours under attack, and Flower's owned by the same attackers
+    assert "Agreeing" in namespace
+
+
+@pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines() if "fedagg run" in line])
+def test_commands_compose(command: str) -> None:
+    overrides = [word for word in shlex.split(command)[2:] if word != "-m"]
+    cfg = compose([override.split(",")[0] for override in overrides])
+    if cfg.data._target_.endswith("fashion_mnist") and not Path(DEBIAN_FOLDER).exists():
+        pytest.skip("needs the full data: apt-get install dataset-fashion-mnist")
+    assert build(cfg).f >= 0
+
+
+def test_every_key_of_the_table_exists() -> None:
+    table = re.search(r"\| key \| meaning \|\n(.*?)\n\n", README, re.DOTALL)
+    assert table
+    keys = {key for row in table.group(1).splitlines() for key in re.findall(r"`([\w.]+)`", row.split("|")[1])}
+    cfg = compose([])
+    known = {key for key in keys - {"hydra.run.dir"} if OmegaConf.select(cfg, key, default="absent") != "absent"}
+    assert known == keys - {"hydra.run.dir"}
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "experiments").glob("*/*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
