@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from fedagg.console import complain, config_dir, suggest
 
 EXAMPLES = """\
 examples:
@@ -20,13 +21,6 @@ examples:
 
 exit codes: 0 done; 1 the run failed; 2 something in the command is wrong; 130 interrupted (what was computed is kept)
 """
-
-
-def config_dir() -> Path:
-    """Return the folder of the config groups: beside the package in a checkout, inside it in an installation."""
-    package = Path(__file__).resolve().parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,22 +98,6 @@ def _list(group: str | None) -> int:
                 first = file.read_text().splitlines()[0].lstrip("# ")
                 print(f"  {file.stem:<20} {first.removeprefix('fedagg run ')}")
     return 0
-
-
-def suggest(name: str, known: object) -> str:
-    """Return `` (did you mean ...?)`` for the nearest of the known names, or nothing."""
-    import difflib
-
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)  # type: ignore[call-overload]
-    return f" (did you mean {near[0]}?)" if near and near[0] != name else ""
-
-
-def complain(error: Exception) -> int:
-    """Print an error that the user can mend and return its exit code; FEDAGG_DEBUG=1 shows the traceback."""
-    if os.environ.get("FEDAGG_DEBUG"):
-        raise error
-    print(f"error: {error}", file=sys.stderr)
-    return int(getattr(error, "exit_code", 1))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ into a Grid, wrap the world around it, build the strategy, try it on a cohort of
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -98,6 +99,7 @@ def build(cfg: DictConfig, around: Grid | None = None) -> Experiment:
         )
     if cfg.attack.method is not None:
         grid = make(cfg, "attack", grid=grid, attack=make(cfg, "attack.method"), seed=cfg.seed, drop=("method",))
+        _try_attack(grid, cfg)
     if isinstance(strategy, Strategy):
         strategy.check(cfg.cohort)
     callbacks = [make(cfg, f"callbacks.{name}") for name in cfg.callbacks]
@@ -200,6 +202,18 @@ def _strategy(cfg: DictConfig) -> FlowerStrategy:
         engine["server_optimizer"] = make(cfg, "server_optimizer")
     ours: Strategy = make(cfg, "strategy", **{key: value for key, value in engine.items() if key not in cfg.strategy})
     return ours
+
+
+def _try_attack(adversary: Adversary, cfg: DictConfig) -> None:
+    """Make the attack once on random rows, so that an impossible setting is found before any training."""
+    f = _implied_f(cfg)
+    rows = torch.randn(cfg.cohort, 8, generator=torch.Generator().manual_seed(0))
+    try:
+        if 0 < f < cfg.cohort:
+            trial = copy.deepcopy(adversary.attack)
+            trial(rows[f:], f, own=rows[:f], last_delta=rows[0], params=rows[0], round=1, client_ids=range(f, cfg.cohort))
+    except ValueError as error:
+        raise ConfigError(f"attack.method: {error}. Lower attack.fraction or raise cohort") from error
 
 
 def _implied_f(cfg: DictConfig) -> int:

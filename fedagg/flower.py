@@ -56,7 +56,7 @@ def main(grid: Grid, context: Context) -> None:
         seed=cfg.seed,
         evaluate=lambda arrays: experiment.clients.test(layout.read(arrays)),
         evaluate_every=cfg.evaluation.every,
-        callbacks=[_LogRounds(experiment.f)],
+        callbacks=[_LogRounds(experiment.f), *experiment.callbacks],
     )
 
 

@@ -19,7 +19,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedagg.cli import complain, config_dir, suggest
+from fedagg.console import complain, config_dir, suggest
 from fedagg.errors import ConfigError, FedaggError
 
 INTERRUPTED = 130
@@ -146,8 +146,9 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
         return f"{group} has no choice {wrong}{suggest(wrong, options)}. Choices: {', '.join(options)}"
     message = str(error).strip()
     if isinstance(error, ValueError) and "Config group" in message:
-        group = next((override.partition("=")[0] for override in overrides if override.endswith("=null")), "GROUP")
-        return f"{group}=null: a config group takes one of its choices; fedagg list {group} shows them"
+        wrong = next((choice for choice in _choices(overrides) if not _file_of(choice).exists()), "GROUP=null")
+        group = wrong.partition("=")[0]
+        return f"{wrong}: a config group takes one of its choices; fedagg list {group} shows them"
     unknown = re.search(r"Could not (?:override|append to) '([^']+)'", message) or re.search(
         r"Key '([^']+)' is not in struct", message
     )
@@ -161,12 +162,21 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     return " ".join(message.split())
 
 
+def _choices(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that choose from one of our groups."""
+    return [override for override in overrides if "=" in override and (config_dir() / override.partition("=")[0]).is_dir()]
+
+
+def _file_of(choice: str) -> Path:
+    group, _, name = choice.partition("=")
+    return config_dir() / group / f"{name}.yaml"
+
+
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     GlobalHydra.instance().clear()
-    choices = [override for override in overrides if "=" in override and (config_dir() / override.partition("=")[0]).is_dir()]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         try:
-            composed = hydra.compose("config", overrides=choices)
+            composed = hydra.compose("config", overrides=_choices(overrides))
         except HydraException:  # a sweep, or a choice of the user's own
             composed = hydra.compose("config")
     cfg = OmegaConf.to_container(composed, resolve=False)

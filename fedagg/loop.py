@@ -19,7 +19,7 @@ from fedagg import rng
 from fedagg.clients import Clients
 from fedagg.clients.app import metric_record
 from fedagg.errors import FedaggError
-from fedagg.grid.base import SimulationGrid, ensure_identity
+from fedagg.grid.base import WorldGrid, ensure_identity, known
 from fedagg.params import Layout
 from fedagg.strategy import Strategy
 
@@ -140,7 +140,7 @@ class _Loop:
         callbacks: Sequence[Callback],
         timeout: float | None,
     ) -> None:
-        self.grid, self.strategy, self.last, self.seed = grid, strategy, last, seed
+        self.grid, self.strategy, self.last, self.seed = known(grid), strategy, last, seed
         self.evaluate, self.evaluate_every, self.callbacks, self.timeout = evaluate, evaluate_every, callbacks, timeout
         self.rows: list[Row] = []
 
@@ -149,8 +149,7 @@ class _Loop:
         stop = self._finish(Round(0, arrays))
         for number in () if stop else range(1, self.last + 1):
             done = Round(number, arrays)
-            if isinstance(self.grid, SimulationGrid):
-                self.grid.begin_round(number)
+            self.grid.begin_round(number)
             self._train(done)
             arrays = done.arrays
             self._evaluate_on_clients(done)
@@ -185,9 +184,7 @@ class _Loop:
             new, metrics = self._step("aggregate_train", number, replies)
         done.seconds["aggregate"] = time.perf_counter() - started
         done.arrays = arrays if new is None else new
-        server = {"asked": float(asked), "answered": float(answered)}
-        if isinstance(self.grid, SimulationGrid):
-            server |= self.grid.round_info()
+        server = {"asked": float(asked), "answered": float(answered), **self.grid.round_info()}
         for name, value in (metrics or {}).items():
             if isinstance(value, int | float):
                 split = "server" if name in REPORTED_BY_SERVER and isinstance(self.strategy, Strategy) else "train"
@@ -202,7 +199,6 @@ class _Loop:
         if not messages:
             return
         replies = sorted(self.grid.send_and_receive(messages, timeout=self.timeout), key=_sender)
-        byzantine: frozenset[int] = getattr(self.grid, "byzantine", frozenset[int]())
         honest: dict[str, list[float]] = {}
         for reply in replies:
             client = reply.metadata.src_node_id
@@ -210,7 +206,7 @@ class _Loop:
                 for name, value in record.items():
                     if name != "num-examples" and isinstance(value, int | float):
                         done.rows.append((done.round, "client", client, name, float(value)))
-                        if client not in byzantine:
+                        if client not in self.grid.byzantine:
                             honest.setdefault(name, []).append(float(value))
         for name, values in honest.items():
             done.rows.append((done.round, "clients", None, f"{name}_mean", float(np.mean(values))))
@@ -258,7 +254,7 @@ def _sender(reply: Message) -> int:
 
 def _default_evaluation(grid: Grid) -> Evaluate | None:
     """Find the test set of the clients at the bottom of the Grids, where they are ours."""
-    while hasattr(grid, "grid"):
+    while isinstance(grid, WorldGrid):
         grid = grid.grid
     clients = getattr(grid, "clients", None)
     if not isinstance(clients, Clients):

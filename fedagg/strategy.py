@@ -20,7 +20,7 @@ from fedagg.clients.app import arrays_of, metric_record
 from fedagg.cohort import Cohort
 from fedagg.contracts import PreAggregator, Rule, Weighting
 from fedagg.errors import ConfigError
-from fedagg.grid.base import SimulationGrid
+from fedagg.grid.base import known
 from fedagg.linalg import COLUMNS, weighted_sum
 from fedagg.params import Layout, ModelState, merge_buffers, stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
@@ -128,11 +128,10 @@ class Strategy(FlowerStrategy):
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Choose the cohort from the seed tree and send it the model."""
-        known = grid.layout if isinstance(grid, SimulationGrid) else None
-        self._layout = self._layout or known or Layout.of_arrays(arrays)
+        self._layout = self._layout or known(grid).layout or Layout.of_arrays(arrays)
         self._state = self._layout.read(arrays)
         reachable = sorted(grid.get_node_ids())
-        self._population = grid.population if isinstance(grid, SimulationGrid) else len(reachable)
+        self._population = known(grid).population
         chosen = reachable
         if self.cohort is not None and self.cohort < len(reachable):
             draw = rng.numpy_generator(self.seed, "sample", server_round)

@@ -42,6 +42,7 @@ class NaNAttack(Attack):
     kind: Literal["nan", "inf", "huge"] = "nan"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", str(self.kind))  # a command line reads nan and inf as numbers
         if self.kind not in ("nan", "inf", "huge"):
             raise ValueError(f"NaNAttack needs kind in ['nan', 'inf', 'huge']; got {self.kind!r}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,13 +23,16 @@ from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
 from fedagg.params import Layout
 
+logger = logging.getLogger(__name__)
+
 
 class Adversary(WorldGrid):
     """Replace the training replies of Byzantine clients by what an attack makes of them.
 
     The strategy behind it is not asked and not changed: it may be any Flower strategy. Byzantine clients train like everybody
     else (on poisoned data, where the attack is one on data); the attack then sees the updates that its ``knowledge`` grants
-    and decides what they send. All other records of their replies stay as they are.
+    and decides what they send. All other records of their replies stay as they are. Where an attack is impossible in a round
+    (ALIE in a cohort of attackers only, say) the clients send honest updates; ``attack_void`` in the metrics counts it.
 
     Args:
         grid: where the clients run.
@@ -59,6 +63,7 @@ class Adversary(WorldGrid):
         self.num_examples = num_examples
         self._byzantine = self._draw(self.client_ids) if sampling == "population" else frozenset[int]()
         self._present: frozenset[int] = frozenset()
+        self._void = False
         self._layout: Layout | None = None
         self._params: Tensor | None = None
         self._last_delta: Tensor | None = None
@@ -70,10 +75,10 @@ class Adversary(WorldGrid):
 
     def begin_round(self, round: int) -> None:
         super().begin_round(round)
-        self._present = frozenset()
+        self._present, self._void = frozenset(), False
 
     def round_info(self) -> dict[str, float]:
-        return {**super().round_info(), "byzantine": float(len(self._present))}
+        return {**super().round_info(), "byzantine": float(len(self._present)), "attack_void": float(self._void)}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return self.grid.push_messages(self._prepare(messages))
@@ -137,16 +142,21 @@ class Adversary(WorldGrid):
             return replies
         own = torch.stack([deltas[client] for client in bad])
         alone = not honest or self.attack.knowledge in ("own", "corrupted")
-        with rng.lend_generator(self.attack, rng.generator(self.seed, "attack", self.round)):
-            rows = self.attack(
-                own if alone else torch.stack([deltas[client] for client in honest]),
-                len(bad),
-                own=own,
-                last_delta=self._last_delta,
-                params=params,
-                round=self.round,
-                client_ids=bad if alone else honest,
-            )
+        try:
+            with rng.lend_generator(self.attack, rng.generator(self.seed, "attack", self.round)):
+                rows = self.attack(
+                    own if alone else torch.stack([deltas[client] for client in honest]),
+                    len(bad),
+                    own=own,
+                    last_delta=self._last_delta,
+                    params=params,
+                    round=self.round,
+                    client_ids=bad if alone else honest,
+                )
+        except ValueError as error:  # a cohort of chance may hold too many attackers, or too few honest clients, to attack
+            logger.warning("round %d: no attack, the Byzantine clients send honest updates: %s", self.round, error)
+            self._void = True
+            return replies
         forged = {
             client: layout.record(replace(states[client], params=params + row)) for client, row in zip(bad, rows, strict=True)
         }

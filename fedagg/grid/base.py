@@ -20,24 +20,29 @@ SERVER_NODE_ID = 1 << 62  # clients are nodes 0..N-1; the server must be none of
 
 
 class SimulationGrid(Grid):
-    """A Flower Grid whose node ids are client ids, 0..N-1, and which knows the number of the round."""
+    """A Flower Grid that knows more about its clients than Flower asks: how many there are, and which round it is."""
 
     round: int = 0
 
     @property
     @abstractmethod
-    def population(self) -> int:
-        """N, how many clients there are, reachable or not."""
+    def client_ids(self) -> list[int]:
+        """Clients that can ever be asked: those that hold data, ascending. A client's id is its node id."""
 
     @property
     @abstractmethod
-    def client_ids(self) -> list[int]:
-        """Clients that can ever be asked: those that hold data, ascending."""
+    def population(self) -> int:
+        """N, how many clients there are, with data or without, reachable or not."""
 
     @property
     @abstractmethod
     def layout(self) -> Layout | None:
         """How the clients' model is laid out; None for clients whose model is not known."""
+
+    @property
+    def byzantine(self) -> frozenset[int]:
+        """Ids of the Byzantine clients; empty where there is no adversary."""
+        return frozenset()
 
     def begin_round(self, round: int) -> None:
         """Tell the Grid that a round begins; strategies ask for node ids before the first message names the round."""
@@ -47,13 +52,13 @@ class SimulationGrid(Grid):
         """Return what happened in this round, for the metrics: numbers by name."""
         return {}
 
+    @abstractmethod
     def poison(self, attacks: Mapping[int, Poison]) -> None:
         """Let these clients train on poisoned data from now on: client id -> ``poison(x, y)``.
 
         Raises:
             FedaggError: when the clients load their own data, out of reach.
         """
-        raise FedaggError(f"{type(self).__name__} cannot reach the data of its clients")
 
     def _enter_round(self, messages: Iterable[Message]) -> list[Message]:
         """Take the number of the round from the messages, in case nobody announced it."""
@@ -63,42 +68,10 @@ class SimulationGrid(Grid):
         return messages
 
 
-class WorldGrid(SimulationGrid):
-    """A Grid around a Grid. Everything is passed on; a subclass changes what the world does to the messages."""
+class _PassingGrid(SimulationGrid):
+    """Passes Flower's calls on to another Grid."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-
-    @property
-    def population(self) -> int:
-        return self.grid.population if isinstance(self.grid, SimulationGrid) else len(list(self.grid.get_node_ids()))
-
-    @property
-    def client_ids(self) -> list[int]:
-        return self.grid.client_ids if isinstance(self.grid, SimulationGrid) else sorted(self.grid.get_node_ids())
-
-    @property
-    def layout(self) -> Layout | None:
-        return self.grid.layout if isinstance(self.grid, SimulationGrid) else None
-
-    @property
-    def byzantine(self) -> frozenset[int]:
-        """Ids of the Byzantine clients, where an ``Adversary`` is among the Grids below."""
-        below: frozenset[int] = getattr(self.grid, "byzantine", frozenset[int]())
-        return below
-
-    def begin_round(self, round: int) -> None:
-        super().begin_round(round)
-        if isinstance(self.grid, SimulationGrid):
-            self.grid.begin_round(round)
-
-    def round_info(self) -> dict[str, float]:
-        return self.grid.round_info() if isinstance(self.grid, SimulationGrid) else {}
-
-    def poison(self, attacks: Mapping[int, Poison]) -> None:
-        if not isinstance(self.grid, SimulationGrid):
-            raise FedaggError(f"{type(self.grid).__name__} cannot reach the data of its clients")
-        self.grid.poison(attacks)
+    grid: Grid
 
     def set_run(self, run: Run) -> None:
         self.grid.set_run(run)
@@ -123,6 +96,69 @@ class WorldGrid(SimulationGrid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         return self.grid.send_and_receive(self._enter_round(messages), timeout=timeout)
+
+
+class OutsideGrid(_PassingGrid):
+    """Somebody else's Grid, Flower's own for one: all that is known of the clients are the node ids it lists."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    @property
+    def client_ids(self) -> list[int]:
+        return sorted(self.grid.get_node_ids())
+
+    @property
+    def population(self) -> int:
+        return len(self.client_ids)
+
+    @property
+    def layout(self) -> None:
+        return None
+
+    def poison(self, attacks: Mapping[int, Poison]) -> None:
+        if attacks:
+            raise FedaggError(f"the data of clients behind a {type(self.grid).__name__} are out of reach of an attack")
+
+
+class WorldGrid(_PassingGrid):
+    """A Grid around a Grid. Everything is passed on; a subclass changes what the world does to the messages."""
+
+    grid: SimulationGrid
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = known(grid)
+
+    @property
+    def client_ids(self) -> list[int]:
+        return self.grid.client_ids
+
+    @property
+    def population(self) -> int:
+        return self.grid.population
+
+    @property
+    def layout(self) -> Layout | None:
+        return self.grid.layout
+
+    @property
+    def byzantine(self) -> frozenset[int]:
+        return self.grid.byzantine
+
+    def begin_round(self, round: int) -> None:
+        super().begin_round(round)
+        self.grid.begin_round(round)
+
+    def round_info(self) -> dict[str, float]:
+        return self.grid.round_info()
+
+    def poison(self, attacks: Mapping[int, Poison]) -> None:
+        self.grid.poison(attacks)
+
+
+def known(grid: Grid) -> SimulationGrid:
+    """Return ``grid`` itself if it is one of ours, else what can be known of it."""
+    return grid if isinstance(grid, SimulationGrid) else OutsideGrid(grid)
 
 
 def ensure_identity() -> None:

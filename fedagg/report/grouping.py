@@ -14,20 +14,8 @@ from fedagg.results import Run
 NO_ATTACK = "none"
 UNNAMED = "unnamed"
 
-# Top-level keys that cannot change a number in metrics.csv, that follow from others, or that are the axes of a table.
-NOT_A_SETTING = {"strategy", "attack", "seed", "task", "name", "experiment", "study", "hydra", "out", "output", "output_dir"}
-NOT_A_SETTING |= {
-    "run_dir",
-    "resume",
-    "checkpoint",
-    "logger",
-    "progress",
-    "verbose",
-    "machine",
-    "engine",
-    "workers",
-    "threads",
-}
+# Top-level keys that are the axes of a table, follow from others, or cannot change a number in metrics.csv.
+NOT_A_SETTING = {"strategy", "attack", "seed", "task", "engine", "callbacks"}
 # How many attackers there are is a setting and no part of an attack; in a run without an attack it says little.
 ABOUT_ATTACKERS = ("attack.fraction", "attack.sampling", "f")
 

@@ -46,7 +46,7 @@ class ByExamples(Weighting):
 
     def __call__(self, cohort: Cohort) -> Tensor:
         """Return the share of the examples that each row of ``cohort.updates`` stands for."""
-        counts = torch.as_tensor(cohort.num_examples, dtype=torch.float64, device=cohort.updates.device)
+        counts = torch.as_tensor(cohort.num_examples, dtype=torch.float64, device=cohort.params.device)
         for client, count in zip(cohort.client_ids, counts.tolist(), strict=True):
             if not 0 <= count < float("inf"):
                 raise ValueError(f"ByExamples needs finite counts >= 0; client {client} claims {count} examples")

@@ -31,4 +31,4 @@ class Uniform(Weighting):
 
     def __call__(self, cohort: Cohort) -> Tensor:
         """Return 1/n for every row of ``cohort.updates``."""
-        return torch.full((cohort.n,), 1.0 / cohort.n, dtype=torch.float64, device=cohort.updates.device)
+        return torch.full((cohort.n,), 1.0 / cohort.n, dtype=torch.float64, device=cohort.params.device)

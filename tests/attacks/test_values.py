@@ -105,10 +105,11 @@ def test_alie(formula, sign, ddof, rows, f, z):
     close(ALIE(z=z, sign=sign, formula=formula, ddof=ddof)(matrix(rows), f), reference.alie(rows, f, z, sign, formula, ddof))
 
 
-def test_deviations_survive_a_large_common_part():
-    """In float32, with sigma a ten-thousandth of mu, the difference of squares would be nothing but rounding."""
+@pytest.mark.parametrize(("dtype", "common"), [(torch.float32, 1e2), (torch.float64, 1e6)])
+def test_deviations_survive_a_large_common_part(dtype, common):
+    """Where sigma is much smaller than mu, the difference of squares would be nothing but rounding."""
     small = torch.randn(9, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-2
-    honest = (small + 100.0).float()
+    honest = (small + common).to(dtype)
     sigma = (ALIE(z=1000.0)(honest, f=1).double() - ALIE(z=0.0)(honest, f=1).double()) / 1000.0
     close(sigma, [reference.std(honest.double().tolist(), ddof=1)], 1e-7)
     naive = ((honest.square().mean(0) - honest.mean(0).square()).clamp(min=0) * 9 / 8).sqrt()

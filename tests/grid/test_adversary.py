@@ -214,6 +214,22 @@ def test_a_cohort_of_attackers_only(clients: Clients, ask: Ask) -> None:
     assert spy.seen[0]["ids"] == [1, 4]  # they only know each other
 
 
+def test_an_attack_that_is_impossible_in_a_cohort_is_left_out_and_counted(
+    clients: Clients, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = Adversary(LocalGrid(clients), ALIE(z=1.0), 0.5)
+    pair = [min(grid.byzantine), min({0, 1, 2, 3, 4, 5} - grid.byzantine)]  # one honest client has no standard deviation
+    honest = list(LocalGrid(clients).send_and_receive(ask(pair)))
+    grid.begin_round(1)
+    replies = list(grid.send_and_receive(ask(pair)))
+    for a, b in zip(honest, replies, strict=True):
+        assert [array.data for array in a.content["arrays"].values()] == [array.data for array in b.content["arrays"].values()]
+    assert grid.round_info()["attack_void"] == 1
+    assert "no attack, the Byzantine clients send honest updates: ALIE needs h - ddof >= 1" in caplog.text
+    grid.begin_round(2)
+    assert grid.round_info()["attack_void"] == 0
+
+
 def test_evaluation_is_not_touched(population: Population, clients: Clients, model: nn.Module, ask: Ask) -> None:
     holding = Population(population.dataset, population.indices, holdout=0.2)
     grid = Adversary(LocalGrid(Clients(holding, model)), Spy(), 0.5)

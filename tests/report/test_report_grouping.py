@@ -71,9 +71,8 @@ def test_a_key_that_only_some_runs_have(tmp_path, make_run):
 def test_where_a_run_wrote_and_on_what_it_ran_is_no_setting(tmp_path, make_run):
     for number in (0, 1):
         config = {
-            "output_dir": f"runs/{number}",
             "engine": {"threads": number},
-            "logger": {"name": number},
+            "callbacks": {"stop": number},
             "task": {"x": number},
         }
         make_run(tmp_path / str(number), seed=number, config=config, label={"engine": f"engine{number}"})
