@@ -34,8 +34,8 @@ format: setup  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## measure rounds and rules against their floors and write benchmarks/RESULTS.md
-	{ printf '# Results\n\n## Rounds\n\n'; $(BIN)/python -m benchmarks.rounds; printf '\n## Rules\n\n'; $(BIN)/python -m benchmarks.rules; } > benchmarks/RESULTS.md
+bench: setup  ## measure rounds, rules and memory against their floors, into benchmarks/RESULTS.md
+	{ printf '# Results\n\n## Rounds\n\n'; $(BIN)/python -m benchmarks.rounds; printf '\n## Rules\n\n'; $(BIN)/python -m benchmarks.rules; printf '\n## Memory\n\n'; $(BIN)/python -m benchmarks.memory; } > benchmarks/RESULTS.md
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

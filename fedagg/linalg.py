@@ -49,7 +49,7 @@ def squared_distances(updates: Tensor) -> Tensor:
     n, d = updates.shape
     if n == 0:
         return torch.zeros(0, 0, dtype=torch.float64, device=updates.device)
-    norms = torch.linalg.vector_norm(updates, dim=1, dtype=torch.float64)
+    norms = torch.stack([torch.linalg.vector_norm(row, dtype=torch.float64) for row in updates])
     center = updates[int(norms.argmin())].double()
     gram = torch.zeros(n, n, dtype=torch.float64, device=updates.device)
     for start in range(0, d, COLUMNS):

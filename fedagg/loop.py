@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from torch import nn
 
 from fedagg import rng
 from fedagg.clients import Clients
-from fedagg.clients.app import metric_record
+from fedagg.clients.app import metric_record, records_of
 from fedagg.errors import FedaggError
 from fedagg.grid.base import WorldGrid, ensure_identity, known
 from fedagg.params import Layout
@@ -95,6 +95,8 @@ def run(
     evaluate_every: int = 1,
     callbacks: Sequence[Callback] = (),
     timeout: float | None = None,
+    train_config: Mapping[str, Any] | None = None,
+    evaluate_config: Mapping[str, Any] | None = None,
 ) -> Result:
     """Run ``rounds`` rounds of federated learning.
 
@@ -111,6 +113,8 @@ def run(
         evaluate_every: measure every so many rounds; the initial and the last model are always measured.
         callbacks: told of every finished round, in this order; any of them may stop the run.
         timeout: seconds to wait for replies; only a Grid that waits uses it.
+        train_config: what clients are sent beside the model, as in Flower's ``start()``; for clients that look for it.
+        evaluate_config: the same for evaluation.
 
     Raises:
         ClientError: a client failed, and its Grid does not drop failures.
@@ -122,7 +126,9 @@ def run(
     if isinstance(model, nn.Module):
         layout = Layout.of_model(model)
         model = layout.record(layout.gather(model))
-    loop = _Loop(grid, strategy, rounds, seed, evaluate or _default_evaluation(grid), evaluate_every, callbacks, timeout)
+    evaluate = evaluate or _default_evaluation(grid)
+    configs = dict(train_config or {}), dict(evaluate_config or {})
+    loop = _Loop(grid, strategy, rounds, seed, evaluate, evaluate_every, callbacks, timeout, *configs)
     if type(strategy).start is not FlowerStrategy.start:
         return loop.through_start(model)
     return loop.rounds(model)
@@ -139,9 +145,12 @@ class _Loop:
         evaluate_every: int,
         callbacks: Sequence[Callback],
         timeout: float | None,
+        train_config: dict[str, Any],
+        evaluate_config: dict[str, Any],
     ) -> None:
         self.grid, self.strategy, self.last, self.seed = known(grid), strategy, last, seed
         self.evaluate, self.evaluate_every, self.callbacks, self.timeout = evaluate, evaluate_every, callbacks, timeout
+        self.train_config, self.evaluate_config = train_config, evaluate_config
         self.rows: list[Row] = []
 
     def rounds(self, arrays: ArrayRecord) -> Result:
@@ -158,7 +167,7 @@ class _Loop:
         return Result(arrays, self.rows, 0 if stop else self.last, stopped_early=stop)
 
     def through_start(self, arrays: ArrayRecord) -> Result:
-        """Run a strategy that owns its loop through it; what it reports at the end becomes the rows."""
+        """Run a strategy that owns its loop through it. The models it has evaluated become the rows, all else is its own."""
 
         def evaluate(number: int, current: ArrayRecord) -> MetricRecord | None:
             self._finish(Round(number, current))
@@ -166,15 +175,22 @@ class _Loop:
 
         with rng.seeded_globals(self.seed, "strategy", 0):
             result: FlowerResult = self.strategy.start(
-                self.grid, arrays, num_rounds=self.last, timeout=self.timeout or 3600, evaluate_fn=evaluate
+                self.grid,
+                arrays,
+                num_rounds=self.last,
+                timeout=self.timeout or 3600,
+                train_config=ConfigRecord(self.train_config),
+                evaluate_config=ConfigRecord(self.evaluate_config),
+                evaluate_fn=evaluate,
             )
-        return Result(result.arrays or arrays, self.rows, self.last)
+        done = max([*result.train_metrics_clientapp, *result.evaluate_metrics_serverapp], default=self.last)
+        return Result(result.arrays or arrays, self.rows, done, stopped_early=done < self.last)
 
     def _train(self, done: Round) -> None:
         number, arrays = done.round, done.arrays
         started = time.perf_counter()
         with self._foreign(number, "configure"):
-            messages = self._step("configure_train", number, arrays, ConfigRecord(), self.grid)
+            messages = self._step("configure_train", number, arrays, ConfigRecord(self.train_config), self.grid)
         replies = list(self.grid.send_and_receive(messages, timeout=self.timeout))
         done.seconds["train"] = time.perf_counter() - started
         replies.sort(key=_sender)
@@ -195,14 +211,15 @@ class _Loop:
         """Ask clients to evaluate, if the strategy wants it. The spread is over honest clients: liars say anything."""
         started = time.perf_counter()
         with self._foreign(done.round, "configure evaluation"):
-            messages = self._step("configure_evaluate", done.round, done.arrays, ConfigRecord(), self.grid)
+            config = ConfigRecord(self.evaluate_config)
+            messages = self._step("configure_evaluate", done.round, done.arrays, config, self.grid)
         if not messages:
             return
         replies = sorted(self.grid.send_and_receive(messages, timeout=self.timeout), key=_sender)
         honest: dict[str, list[float]] = {}
         for reply in replies:
             client = reply.metadata.src_node_id
-            for record in reply.content.metric_records.values() if reply.has_content() else ():
+            for record in records_of(reply, MetricRecord) if reply.has_content() else ():
                 for name, value in record.items():
                     if name != "num-examples" and isinstance(value, int | float):
                         done.rows.append((done.round, "client", client, name, float(value)))

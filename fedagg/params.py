@@ -123,9 +123,12 @@ class Layout:
             "int_buffers": torch.int64,
         }
 
-    def empty(self) -> ModelState:
-        """Return uninitialised vectors of the right sizes."""
-        return ModelState(*(torch.empty(self.size(kind), dtype=self.dtype(kind)) for kind in KINDS))
+    def empty(self, params: Tensor | None = None) -> ModelState:
+        """Return uninitialised vectors of the right sizes; ``params`` [d] may be given, a row of a matrix for one."""
+        if params is None:
+            params = torch.empty(self.size(), dtype=self.dtype())
+        buffers = (torch.empty(self.size(kind), dtype=self.dtype(kind)) for kind in KINDS[1:])
+        return ModelState(params, *buffers)
 
     def view(self, state: ModelState, slot: Slot) -> Tensor:
         """Return the part of ``state`` that belongs to ``slot``, in its shape, without a copy."""

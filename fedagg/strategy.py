@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
 from fedagg import rng
-from fedagg.clients.app import arrays_of, metric_record
+from fedagg.clients.app import arrays_of, metric_record, records_of
 from fedagg.cohort import Cohort
 from fedagg.contracts import PreAggregator, Rule, Weighting
 from fedagg.errors import ConfigError
@@ -266,7 +266,7 @@ def _finite_mean(values: list[float]) -> float:
 def _numbers(message: Message) -> dict[str, float]:
     """Return the single numbers a client reports."""
     numbers: dict[str, float] = {}
-    for record in message.content.metric_records.values():
+    for record in records_of(message, MetricRecord):
         for name, value in record.items():
             if isinstance(value, int | float):
                 numbers[name] = float(value)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedagg.clients.clients import Clients
 from fedagg.errors import ClientError, ConfigError
 from fedagg.params import Layout, ModelState
+
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 
 def client_app(clients: Clients) -> ClientApp:
@@ -57,13 +60,22 @@ def metric_record(values: Mapping[str, float]) -> MetricRecord:
     return record
 
 
+def records_of(message: Message, kind: type[R]) -> list[R]:
+    """Return a message's records of one kind.
+
+    Flower's own ``content.array_records`` builds a reference cycle that keeps the message, and with it the matrix of updates,
+    until the garbage collector comes by.
+    """
+    return [record for record in message.content.values() if isinstance(record, kind)]
+
+
 def arrays_of(message: Message) -> ArrayRecord:
     """Return the one ``ArrayRecord`` of a message.
 
     Raises:
         ValueError: when there is none, or more than one.
     """
-    records = list(message.content.array_records.values())
+    records = records_of(message, ArrayRecord)
     if len(records) != 1:
         raise ValueError(f"a message must carry exactly one ArrayRecord; got {len(records)}")
     return records[0]
@@ -71,7 +83,7 @@ def arrays_of(message: Message) -> ArrayRecord:
 
 def server_round(message: Message, default: int) -> int:
     """Return the number of the round as the strategy wrote it into the message, under Flower's key ``server-round``."""
-    for record in message.content.config_records.values():
+    for record in records_of(message, ConfigRecord):
         number = record.get("server-round")
         if isinstance(number, int):
             return number

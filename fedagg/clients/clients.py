@@ -91,8 +91,7 @@ class Clients:
         global_state = torch.get_rng_state()  # dropout draws from the global generator
         try:
             for row, client in zip(rows, client_ids, strict=True):
-                into = self.layout.empty()
-                into.params = row
+                into = self.layout.empty(row)
                 try:
                     x, y = self.population.train(client)
                     if poison and client in poison:

@@ -56,5 +56,8 @@ class Median(Rule):
         upper = n // 2 if self.even == "midpoint" else lower
         result = torch.empty(d, dtype=updates.dtype, device=updates.device)
         for block, values in sorted_columns(self, updates):
-            result[block] = values[:, lower].double() / 2 + values[:, upper].double() / 2
+            middle = values[:, lower]
+            if upper != lower:
+                middle = middle.double() / 2 + values[:, upper].double() / 2
+            result[block] = middle
         return result

@@ -51,7 +51,7 @@ def test_mean(table, seed):
 def test_median(even, table):
     _, rows = table
     got, wanted = Median(even=even)(torch.tensor(rows, dtype=torch.float64)), reference.median(rows, even)
-    if even == "lower":
+    if even == "lower" or len(rows) % 2:
         assert got.tolist() == wanted
     else:  # half of the least number above zero is not a number of float64, so the order of adding and halving shows there
         torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float64), rtol=1e-15, atol=1e-300)
