@@ -19,7 +19,7 @@ from fedagg import rng
 from fedagg.clients import Clients
 from fedagg.clients.app import metric_record, records_of
 from fedagg.errors import FedaggError
-from fedagg.grid.base import WorldGrid, ensure_identity, known
+from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known
 from fedagg.params import Layout
 from fedagg.strategy import Strategy
 
@@ -126,32 +126,36 @@ def run(
     if isinstance(model, nn.Module):
         layout = Layout.of_model(model)
         model = layout.record(layout.gather(model))
-    evaluate = evaluate or _default_evaluation(grid)
-    configs = dict(train_config or {}), dict(evaluate_config or {})
-    loop = _Loop(grid, strategy, rounds, seed, evaluate, evaluate_every, callbacks, timeout, *configs)
+    loop = _Loop(
+        known(grid),
+        strategy,
+        rounds,
+        seed,
+        evaluate or _default_evaluation(grid),
+        evaluate_every,
+        callbacks,
+        timeout,
+        dict(train_config or {}),
+        dict(evaluate_config or {}),
+    )
     if type(strategy).start is not FlowerStrategy.start:
         return loop.through_start(model)
     return loop.rounds(model)
 
 
+@dataclass
 class _Loop:
-    def __init__(
-        self,
-        grid: Grid,
-        strategy: FlowerStrategy,
-        last: int,
-        seed: int,
-        evaluate: Evaluate | None,
-        evaluate_every: int,
-        callbacks: Sequence[Callback],
-        timeout: float | None,
-        train_config: dict[str, Any],
-        evaluate_config: dict[str, Any],
-    ) -> None:
-        self.grid, self.strategy, self.last, self.seed = known(grid), strategy, last, seed
-        self.evaluate, self.evaluate_every, self.callbacks, self.timeout = evaluate, evaluate_every, callbacks, timeout
-        self.train_config, self.evaluate_config = train_config, evaluate_config
-        self.rows: list[Row] = []
+    grid: SimulationGrid
+    strategy: FlowerStrategy
+    last: int
+    seed: int
+    evaluate: Evaluate | None
+    evaluate_every: int
+    callbacks: Sequence[Callback]
+    timeout: float | None
+    train_config: dict[str, Any]
+    evaluate_config: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
 
     def rounds(self, arrays: ArrayRecord) -> Result:
         """Drive the strategy's four methods."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,12 @@ def describe_machine(device: str) -> dict[str, Any]:
     return {"versions": versions, "hardware": hardware}
 
 
+@cache
 def _commit() -> str | None:
-    """Return the commit of the checkout the code runs from, marked when files differ from it; None for an installation."""
+    """Return the commit of the checkout the code runs from, marked when files differ from it; None for an installation.
+
+    Asked once: the code of a process is that of its start, whatever happens to the checkout during a sweep.
+    """
     root = Path(fedagg.__file__).parent.parent
     if not (root / ".git").exists():
         return None

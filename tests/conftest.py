@@ -29,7 +29,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="session")
 def population(dataset: Dataset) -> Population:
-    return dataset.split(IID(), clients=6, seed=0)
+    return Population.split(dataset, IID(), num_clients=6, seed=0)
 
 
 @pytest.fixture(scope="session")

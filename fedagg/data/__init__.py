@@ -1,8 +1,8 @@
 """Data: what is learned from, and which client holds what of it.
 
-    >>> from fedagg.data import Dirichlet, digits
+    >>> from fedagg.data import Dirichlet, Population, digits
     >>> dataset = digits()                                               # or fashion_mnist(), breast_cancer(), your Dataset
-    >>> population = dataset.split(Dirichlet(alpha=0.5), clients=20, seed=0)
+    >>> population = Population.split(dataset, Dirichlet(alpha=0.5), num_clients=20, seed=0)
     >>> x, y = population.train(7)                                       # float32 [m, 1, 8, 8] and int64 [m], client 7's own
     >>> population.label_counts.shape                                    # [N, C]
     torch.Size([20, 10])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,6 @@ from torch import Tensor
 
 from fedagg import rng
 from fedagg.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fedagg.data.partitions import Partition
-    from fedagg.data.population import Population
 
 Array = npt.NDArray[Any]
 
@@ -134,12 +130,6 @@ class Dataset:
             digest.update(f"{field} {little.dtype.str} {list(array.shape)}\n".encode())
             digest.update(little.data)
         return digest.hexdigest()
-
-    def split(self, partition: Partition, clients: int, seed: int = 0, holdout: float = 0.0) -> Population:
-        """Share the training set out among ``clients`` clients; see ``Population.split``."""
-        from fedagg.data.population import Population
-
-        return Population.split(self, partition, clients, seed=seed, holdout=holdout)
 
     def __repr__(self) -> str:
         return (

@@ -36,8 +36,8 @@ class Population:
             no client with a sample.
 
     Example:
-        >>> from fedagg.data import Dirichlet, digits
-        >>> population = digits().split(Dirichlet(alpha=0.5), clients=10, seed=1)
+        >>> from fedagg.data import Dirichlet, Population, digits
+        >>> population = Population.split(digits(), Dirichlet(alpha=0.5), num_clients=10, seed=1)
         >>> x, y = population.train(3)
         >>> x.shape[1:], len(y) == population.num_examples[3]
         (torch.Size([1, 8, 8]), tensor(True))

@@ -26,7 +26,7 @@ def assert_drawn(path):
 
 @pytest.mark.parametrize("clients", [1, 10, 20, 100, 1000])
 def test_pictures_of_every_size(tmp_path, clients):
-    population = synthetic().split(Dirichlet(0.3, min_size=0), clients, seed=1)
+    population = Population.split(synthetic(), Dirichlet(0.3, min_size=0), clients, seed=1)
     path = label_picture(population, tmp_path / "new" / f"{clients}.png")
     assert path == tmp_path / "new" / f"{clients}.png"
     assert_drawn(path)
@@ -35,8 +35,8 @@ def test_pictures_of_every_size(tmp_path, clients):
 @pytest.mark.parametrize(
     "population",
     [
-        digits().split(Shards(2), 40, holdout=0.2),
-        synthetic(classes=100).split(IID(), 50),
+        Population.split(digits(), Shards(2), 40, holdout=0.2),
+        Population.split(synthetic(classes=100), IID(), 50),
         Population(digits(), [range(100), [], [1, 2]]),
     ],
     ids=["held out", "100 classes", "by hand, one empty"],
@@ -47,19 +47,19 @@ def test_other_kinds_of_populations(tmp_path, population):
 
 def test_different_populations_look_different(tmp_path):
     data = digits()
-    first = label_picture(data.split(Dirichlet(0.1), 10, seed=0), tmp_path / "a.png").read_bytes()
-    again = label_picture(data.split(Dirichlet(0.1), 10, seed=0), tmp_path / "b.png").read_bytes()
-    other = label_picture(data.split(Dirichlet(0.1), 10, seed=1), tmp_path / "c.png").read_bytes()
+    first = label_picture(Population.split(data, Dirichlet(0.1), 10, seed=0), tmp_path / "a.png").read_bytes()
+    again = label_picture(Population.split(data, Dirichlet(0.1), 10, seed=0), tmp_path / "b.png").read_bytes()
+    other = label_picture(Population.split(data, Dirichlet(0.1), 10, seed=1), tmp_path / "c.png").read_bytes()
     assert first == again != other
 
 
 def test_the_title_says_what_is_drawn(tmp_path):
-    text = label_picture(digits().split(Dirichlet(0.2), 12, seed=7), tmp_path / "p.svg").read_text()
+    text = label_picture(Population.split(digits(), Dirichlet(0.2), 12, seed=7), tmp_path / "p.svg").read_text()
     assert "<!-- digits, Dirichlet(alpha=0.2, min_size=1), seed 7, N = 12 -->" in text
     assert "<!-- 1,438 samples; " in text
 
 
 def test_matplotlib_has_no_global_state_afterwards(tmp_path):
-    label_picture(digits().split(IID(), 5), tmp_path / "p.png")
+    label_picture(Population.split(digits(), IID(), 5), tmp_path / "p.png")
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

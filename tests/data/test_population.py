@@ -18,7 +18,7 @@ def numbers(x):
 @pytest.mark.parametrize("partition", PARTITIONS, ids=str)
 @pytest.mark.parametrize("holdout", [0.0, 0.3])
 def test_every_row_is_trained_on_or_held_out_exactly_once(toy, partition, holdout):
-    population = toy.split(partition, clients=6, seed=2, holdout=holdout)
+    population = Population.split(toy, partition, num_clients=6, seed=2, holdout=holdout)
     rows = []
     for client in range(len(population)):
         (x, y), (xv, yv) = population.train(client), population.validation(client)
@@ -58,9 +58,9 @@ def test_the_held_out_rows_depend_on_seed_and_client_alone(toy):
 
 def test_the_same_call_gives_the_same_population_and_no_global_generator_moves(toy):
     before = torch.get_rng_state()
-    first = toy.split(Dirichlet(0.5), 8, seed=5, holdout=0.2)
-    assert first.fingerprint == toy.split(Dirichlet(0.5), 8, seed=5, holdout=0.2).fingerprint
-    others = [toy.split(Dirichlet(0.5), 8, seed=6, holdout=0.2), toy.split(Dirichlet(0.5), 8, seed=5)]
+    first = Population.split(toy, Dirichlet(0.5), 8, seed=5, holdout=0.2)
+    assert first.fingerprint == Population.split(toy, Dirichlet(0.5), 8, seed=5, holdout=0.2).fingerprint
+    others = [Population.split(toy, Dirichlet(0.5), 8, seed=6, holdout=0.2), Population.split(toy, Dirichlet(0.5), 8, seed=5)]
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 3
     assert torch.equal(before, torch.get_rng_state())
 
@@ -74,15 +74,15 @@ def test_split_hands_its_seed_to_the_partition():
 
 
 def test_test_set(toy):
-    x, y = toy.split(IID(), 3).test()
+    x, y = Population.split(toy, IID(), 3).test()
     assert numbers(x) == list(range(120, 130))
     assert y.tolist() == [number % 4 for number in range(120, 130)]
     x.zero_()
-    assert numbers(toy.split(IID(), 3).test()[0]) == list(range(120, 130))
+    assert numbers(Population.split(toy, IID(), 3).test()[0]) == list(range(120, 130))
 
 
 def test_training_on_the_rows_leaves_the_data_alone(toy):
-    population = toy.split(IID(), 3)
+    population = Population.split(toy, IID(), 3)
     x, y = population.train(0)
     want = x.clone(), y.clone()
     x.mul_(0)
@@ -97,7 +97,7 @@ def test_training_on_the_rows_leaves_the_data_alone(toy):
 
 def test_empty_clients_come_with_min_size_0_only():
     data = digits()
-    population = data.split(Dirichlet(0.01, min_size=0), clients=60, seed=0)
+    population = Population.split(data, Dirichlet(0.01, min_size=0), num_clients=60, seed=0)
     summary = population.summary()
     assert summary["empty_clients"] == (population.num_examples == 0).sum() > 0
     assert summary["size_min"] == 0
@@ -111,9 +111,9 @@ def test_empty_clients_come_with_min_size_0_only():
         return [np.arange(len(labels)), *[np.array([], dtype=np.int64)] * (num_clients - 1)]
 
     with pytest.raises(ConfigError, match="careless must give every client a sample; 4 of 5 have none, the first is client 1"):
-        data.split(careless, clients=5)
+        Population.split(data, careless, num_clients=5)
     careless.min_size = 0
-    assert data.split(careless, clients=5).sizes.tolist() == [1438, 0, 0, 0, 0]
+    assert Population.split(data, careless, num_clients=5).sizes.tolist() == [1438, 0, 0, 0, 0]
 
 
 def test_held_out_rows_do_not_make_a_client_empty(toy):
@@ -145,12 +145,12 @@ def test_impossible_populations_are_refused(toy, indices, holdout, says):
 
 def test_a_partition_must_keep_the_number_of_clients(toy):
     with pytest.raises(ConfigError, match="must return 3 index arrays, one a client; got 1"):
-        toy.split(lambda labels, num_clients, seed: [np.arange(5)], clients=3)
+        Population.split(toy, lambda labels, num_clients, seed: [np.arange(5)], 3)
 
 
 @pytest.mark.parametrize("client", [-1, 3])
 def test_unknown_clients_are_refused(toy, client):
-    population = toy.split(IID(), 3)
+    population = Population.split(toy, IID(), 3)
     for ask in (population.train, population.validation):
         with pytest.raises(IndexError, match=f"client ids are 0 .. 2; got {client}"):
             ask(client)
@@ -172,8 +172,8 @@ def test_text(toy):
         "classes_median": 4.0,
     }
     assert str(population) == "3 clients with 10 to 80 samples (median 30) of toy"
-    assert str(toy.split(IID(), 4)) == "4 clients with 30 samples each of toy"
-    assert repr(toy.split(IID(), 4)) == "<Population of 4 clients: toy, IID(), seed 0, holdout 0.0>"
+    assert str(Population.split(toy, IID(), 4)) == "4 clients with 30 samples each of toy"
+    assert repr(Population.split(toy, IID(), 4)) == "<Population of 4 clients: toy, IID(), seed 0, holdout 0.0>"
 
 
 def test_a_large_population_costs_indices_not_floats():
@@ -182,7 +182,7 @@ def test_a_large_population_costs_indices_not_floats():
     data = Dataset("blank", x, np.arange(60000) % 10, x[:10], np.arange(10), 10, "zeros")
     tracemalloc.start()
     try:
-        population = data.split(Dirichlet(0.5), clients=100, holdout=0.2)
+        population = Population.split(data, Dirichlet(0.5), num_clients=100, holdout=0.2)
         population.train(0)
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:

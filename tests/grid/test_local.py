@@ -64,7 +64,7 @@ def test_dropout_and_batch_norm_are_reproducible(dataset: Dataset, ask: Ask) -> 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 10))
     layout = Layout.of_model(model)
-    population = dataset.split(IID(), clients=4, seed=0)
+    population = Population.split(dataset, IID(), num_clients=4, seed=0)
     sent = layout.record(layout.gather(model))
     before = torch.get_rng_state()
 
@@ -86,7 +86,7 @@ def test_a_run_with_batch_norm_keeps_buffers_out_of_the_rule(dataset: Dataset) -
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
     from strategies import Krum
 
-    population = dataset.split(IID(), clients=5, seed=0)
+    population = Population.split(dataset, IID(), num_clients=5, seed=0)
     result = run(LocalGrid(Clients(population, model, LocalSGD(lr=0.2, epochs=3))), Strategy(Krum(f=1)), model, rounds=4)
     assert result.last() > 0.6
     assert result.arrays["2.num_batches_tracked"].numpy() == 4 * 3 * 9  # 288 examples: 9 steps an epoch
@@ -98,7 +98,7 @@ def test_one_client_with_all_the_data_is_plain_sgd_exactly(dataset: Dataset) -> 
     from fedagg.models import build, mlp
 
     model = build(lambda: mlp(dataset.input_shape, dataset.num_classes, hidden=(32,)), seed=0)
-    population = dataset.split(IID(), clients=1, seed=0)
+    population = Population.split(dataset, IID(), num_clients=1, seed=0)
     layout = Layout.of_model(model)
     result = run(LocalGrid(Clients(population, model, LocalSGD(epochs=2, lr=0.5))), Strategy(), model, rounds=5)
 

@@ -1,5 +1,9 @@
-"""What the README shows is run: its Python in order in one namespace, its commands as far as their config."""
+"""What the documentation shows is what happens: docstrings, the README's Python, its commands as far as their config."""
 
+import doctest
+import importlib
+import inspect
+import pkgutil
 import re
 import shlex
 import sys
@@ -8,12 +12,35 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+import fedagg
+import strategies
+from fedagg import attacks
 from fedagg.data.fashion import DEBIAN_FOLDER
 from fedagg.experiment import build
 from fedagg.hydra_app import compose
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+
+
+MODULES = [
+    found.name
+    for package in (fedagg, strategies)
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if "configs" not in found.name
+]
+
+
+@pytest.mark.parametrize("name", [*MODULES, "strategies"])
+def test_docstring_examples_run(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize(("package", "name"), [(p, name) for p in (strategies, attacks) for name in p.__all__])
+def test_every_method_says_what_one_must_know(package: object, name: str) -> None:
+    text = inspect.getdoc(getattr(package, name)) or ""
+    for part in ("Shapes:", "Bound:", "Cost:", "Example:", ">>> ", f"{name}("):
+        assert part in text, f"{name} lacks {part!r}"
 
 
 def blocks(language: str) -> list[str]:
