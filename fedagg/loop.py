@@ -110,7 +110,7 @@ def run(
         rounds: how many rounds.
         seed: the run's seed.
         evaluate: maps a global model to its metrics on the server's test set; by default that of the Grid's own clients.
-        evaluate_every: measure every so many rounds; the initial and the last model are always measured.
+        evaluate_every: measure every so many rounds, and always the initial model and that of round ``rounds``.
         callbacks: told of every finished round, in this order; any of them may stop the run.
         timeout: seconds to wait for replies; only a Grid that waits uses it.
         train_config: what clients are sent beside the model, as in Flower's ``start()``; for clients that look for it.
@@ -174,8 +174,9 @@ class _Loop:
         """Run a strategy that owns its loop through it. The models it has evaluated become the rows, all else is its own."""
 
         def evaluate(number: int, current: ArrayRecord) -> MetricRecord | None:
-            self._finish(Round(number, current))
-            return metric_record(self.evaluate(current)) if self.evaluate else None
+            done = Round(number, current)
+            self._finish(done)
+            return metric_record({name: value for _, _, _, name, value in done.rows})
 
         with rng.seeded_globals(self.seed, "strategy", 0):
             result: FlowerResult = self.strategy.start(

@@ -121,6 +121,8 @@ class Strategy(FlowerStrategy):
             for pre_aggregator in trial.pre_aggregators:
                 rows = pre_aggregator(rows)
             trial.rule(rows, torch.full((n,), 1.0 / n) if trial.rule.uses_weights and len(rows) == n else None)
+        except TypeError as error:
+            raise ConfigError(f"{trial.rule!r} cannot be called: {error}") from error
         except ValueError as error:
             raise ConfigError(f"{error}. Lower f (or attack.fraction) or raise cohort") from error
 

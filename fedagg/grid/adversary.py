@@ -59,6 +59,8 @@ class Adversary(WorldGrid):
             raise ConfigError(f"attack.fraction must lie in [0, 1]; got {fraction}")
         if sampling not in ("population", "cohort"):
             raise ConfigError(f"attack.sampling must be population or cohort; got {sampling}")
+        if num_examples is not None and num_examples < 0:
+            raise ConfigError(f"attack.num_examples must be >= 0, or null for the truth; got {num_examples}")
         self.attack, self.fraction, self.sampling, self.seed = attack, fraction, sampling, seed
         self.num_examples = num_examples
         self._byzantine = self._draw(self.client_ids) if sampling == "population" else frozenset[int]()
