@@ -15,21 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fedagg.clients import Clients
 from fedagg.data import Dataset, Population
 from fedagg.errors import ConfigError
-from fedagg.grid import Adversary, Availability
+from fedagg.grid import Adversary, Availability, SimulationGrid
 from fedagg.instantiate import class_of, make
 from fedagg.loop import Callback, Result, Round, run
 from fedagg.models import build as build_model
 from fedagg.provenance import describe_machine, parameters_hash, save_model
 from fedagg.results import RunDirectory
-from fedagg.strategy import Strategy
+from fedagg.strategy import AnyStrategy, Strategy
 
 
 @dataclass
@@ -39,15 +37,15 @@ class Experiment:
     cfg: DictConfig
     clients: Clients
     model: nn.Module
-    grid: Grid
-    strategy: FlowerStrategy
+    grid: SimulationGrid
+    strategy: AnyStrategy
     callbacks: list[Callback]
     f: int
 
     @property
     def byzantine(self) -> list[int]:
         """Ids of the clients that are Byzantine for the whole run; empty where each cohort has its own."""
-        return sorted(self.grid.byzantine) if isinstance(self.grid, Adversary) else []
+        return sorted(self.grid.byzantine)
 
     def plan(self) -> list[str]:
         """Return the lines printed before the first round: what will be run, where, and what it will take."""
@@ -67,7 +65,7 @@ class Experiment:
         ]
 
 
-def build(cfg: DictConfig, around: Grid | None = None) -> Experiment:
+def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     """Build everything that ``cfg`` describes; fills in ``f`` and ``task``.
 
     Args:
@@ -181,12 +179,12 @@ class _Recorder(Callback):
         self.record.append_timing((done.round, phase, seconds) for phase, seconds in done.seconds.items())
 
 
-def _strategy(cfg: DictConfig) -> FlowerStrategy:
+def _strategy(cfg: DictConfig) -> AnyStrategy:
     """Build the strategy. Ours get cohort, seed and server optimizer from the config; others are made as their YAML says."""
     target = cfg.strategy.get("_target_")
     cls = class_of(target, "strategy")
     if not (inspect.isclass(cls) and issubclass(cls, Strategy)):
-        strategy: FlowerStrategy = make(cfg, "strategy")
+        strategy: AnyStrategy = make(cfg, "strategy")
         if cfg.evaluation.clients and getattr(strategy, "fraction_evaluate", 1.0) == 0.0:
             raise ConfigError(f"evaluation.clients=true, but {target} asks no client; set strategy.fraction_evaluate=1")
         default = cfg.server_optimizer.get("_target_") == "fedagg.server_optimizers.Step" and cfg.server_optimizer.lr == 1

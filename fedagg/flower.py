@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedagg.clients import client_app
 from fedagg.errors import ConfigError, FedaggError
 from fedagg.experiment import Experiment, build
+from fedagg.grid.base import known
 from fedagg.hydra_app import compose
 from fedagg.loop import Callback, Round, run
 from fedagg.progress import describe
@@ -45,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
     overrides = _overrides(context)
     asked = compose(overrides).population if any(word.startswith("population=") for word in overrides) else 1
     nodes = _wait_for(grid, asked)
-    experiment = build(compose([f"population={nodes}", *overrides]), around=grid)
+    experiment = build(compose([f"population={nodes}", *overrides]), around=known(grid))
     cfg = experiment.cfg
     layout = experiment.clients.layout
     run(

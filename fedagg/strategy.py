@@ -26,6 +26,7 @@ from fedagg.params import Layout, ModelState, merge_buffers, stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
 
 logger = logging.getLogger(__name__)
+AnyStrategy = FlowerStrategy  # ours, or any other that speaks Flower's message API
 
 
 class WeightedSum(Rule):

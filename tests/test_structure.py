@@ -19,7 +19,6 @@ METHODS = sorted((ROOT / "strategies").rglob("*.py"))
 
 FLOWER = {  # where the engine touches Flower, and nowhere else
     "fedagg/clients/app.py",
-    "fedagg/experiment.py",
     "fedagg/flower.py",
     "fedagg/grid/adversary.py",
     "fedagg/grid/availability.py",
