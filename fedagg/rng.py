@@ -18,7 +18,13 @@ import torch
 
 
 def derive(seed: int, purpose: str, *path: int) -> int:
-    """Return the 63-bit seed at the address ``(seed, purpose, *path)``."""
+    """Return the 63-bit seed at the address ``(seed, purpose, *path)``.
+
+    Raises:
+        ValueError: a purpose with a slash could be mistaken for a path.
+    """
+    if "/" in purpose:
+        raise ValueError(f"a purpose has no slash; got {purpose!r}")
     address = "/".join([str(int(seed)), purpose, *(str(int(step)) for step in path)])
     return int.from_bytes(hashlib.blake2b(address.encode(), digest_size=8).digest(), "little") >> 1
 

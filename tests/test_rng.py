@@ -127,3 +127,8 @@ def test_a_plugin_that_is_not_random_gets_nothing():
     plugin = object()
     with rng.lend_generator(plugin, rng.generator(0, "rule", 1)):
         assert not hasattr(plugin, "generator")
+
+
+def test_a_purpose_cannot_pose_as_a_path():
+    with pytest.raises(ValueError, match="no slash; got 'a/1'"):
+        rng.derive(0, "a/1")
