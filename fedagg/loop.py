@@ -210,6 +210,10 @@ class _Loop:
             if isinstance(value, int | float):
                 split = "server" if name in REPORTED_BY_SERVER and isinstance(self.strategy, Strategy) else "train"
                 done.rows.append((number, split, None, name, float(value)))
+        weights: dict[int, float] = getattr(self.strategy, "last_info", {}).get("client_weights", {})
+        total = sum(weights.values())
+        if total > 0 and "byzantine" in server:
+            server["byzantine_weight"] = sum(weights[client] for client in weights if client in self.grid.byzantine) / total
         done.rows += [(number, "server", None, name, value) for name, value in server.items()]
 
     def _evaluate_on_clients(self, done: Round) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,12 @@ def seed_torch(value: int) -> None:
         torch.cuda.manual_seed_all(value)
 
 
+def kept_torch() -> AbstractContextManager[None]:
+    """Restore torch's global generators at the end of a ``with`` block: the CPU's, and those of GPUs in use."""
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if in_use else ())
+
+
 @contextmanager
 def seeded_globals(seed: int, purpose: str, *path: int) -> Iterator[None]:
     """Seed the global generators of ``random``, NumPy and torch for a while, and restore them afterwards.
@@ -56,16 +62,16 @@ def seeded_globals(seed: int, purpose: str, *path: int) -> Iterator[None]:
     Code that is not ours (Flower's strategies, somebody's client) draws from the global generators; nothing of ours does.
     """
     value = derive(seed, purpose, *path)
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        random.seed(value)
-        np.random.seed(value % 2**32)  # noqa: NPY002
-        seed_torch(value)
-        yield
+        with kept_torch():
+            random.seed(value)
+            np.random.seed(value % 2**32)  # noqa: NPY002
+            seed_torch(value)
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
 
 
 @contextmanager

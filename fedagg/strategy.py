@@ -47,7 +47,8 @@ class Strategy(FlowerStrategy):
 
     A reply is used only if its arrays have the right names and shapes, every float is finite and it claims a finite number of
     examples >= 0. What is dropped is counted and named in ``last_info["rejected"]``; rows that are not finite are also counted
-    against ``f``. If nothing is left the round keeps the old model.
+    against ``f``. If nothing is left the round keeps the old model. Where the rule gives every client a weight,
+    ``last_info["client_weights"]`` holds it by client id.
 
     Args:
         rule: combines the rows; None is the weighted sum.
@@ -156,10 +157,19 @@ class Strategy(FlowerStrategy):
             logger.log(level, "round %d: no reply can be used, the model stays as it was", server_round)
             return None, metric_record(counts)
         cohort = self._cohort(server_round, state, usable)
+        trusted = None
+        if layout.size("float_buffers"):
+            with self._prepared(server_round, not_finite):  # before the rule itself is called, which may advance its state
+                trusted = self._trusted(cohort)
+        self.rule.last_info.pop("client_weights", None)
         with self._prepared(server_round, not_finite):
             delta = self.aggregate(cohort)
+        if not self.pre_aggregators and "client_weights" in self.rule.last_info:
+            weights = self.rule.last_info["client_weights"].tolist()
+            self.last_info["client_weights"] = dict(zip(cohort.client_ids, weights, strict=True))
         params = self.server_optimizer(state.params, delta)
-        merged = merge_buffers([reply.state for reply in usable], self._buffer_weights(len(usable)))
+        shares = next((given for given in (trusted, self._weights) if given is not None), torch.ones(cohort.n))
+        merged = merge_buffers([reply.state for reply in usable], shares)
         means = {name: _finite_mean(values.tolist()) for name, values in cohort.metrics.items()}
         return layout.record(ModelState(params, **merged)), metric_record({**counts, **means})
 
@@ -207,12 +217,13 @@ class Strategy(FlowerStrategy):
             received=received,
         )
 
-    def _buffer_weights(self, n: int) -> Tensor:
-        """Buffers follow the clients that the rule trusts, else the weighting, else everybody alike."""
-        trusted: Tensor | None = getattr(self.rule, "last_info", {}).get("client_weights")
-        if trusted is not None and trusted.shape == (n,):
-            return trusted
-        return torch.ones(n) if self._weights is None else self._weights
+    def _trusted(self, cohort: Cohort) -> Tensor | None:
+        """Return how much the rule trusts each client, [n], where it tells: their float buffers count as much."""
+        client_weights = getattr(self.rule, "client_weights", None)
+        if client_weights is None or self.pre_aggregators:  # a rule then sees mixtures of clients
+            return None
+        weights: Tensor = client_weights(cohort.updates)
+        return weights
 
     @contextmanager
     def _prepared(self, server_round: int, not_finite: int) -> Iterator[None]:

@@ -88,8 +88,7 @@ class Clients:
         """
         result = Training()
         rows = torch.empty(len(client_ids), self.layout.size(), dtype=self.layout.dtype())
-        global_state = torch.get_rng_state()  # dropout draws from the global generator
-        try:
+        with rng.kept_torch():  # dropout draws from the global generators
             for row, client in zip(rows, client_ids, strict=True):
                 into = self.layout.empty(row)
                 try:
@@ -106,8 +105,6 @@ class Clients:
                 result.states.append(into)
                 result.num_examples.append(len(y))
                 result.metrics.append(metrics)
-        finally:
-            torch.set_rng_state(global_state)
         return result
 
     def evaluate(self, state: ModelState, client_ids: Sequence[int], round: int) -> Evaluation:

@@ -13,6 +13,7 @@ from fedagg import Adversary, Attack, Clients, ConfigError, FedaggError, LocalGr
 from fedagg.attacks import ALIE, IPM, GaussianNoise, LabelFlip, NaNAttack, SignFlip
 from fedagg.clients import client_app
 from fedagg.params import Layout
+from strategies import Krum, Median, MultiKrum
 
 Ask = Callable[..., list[Message]]
 
@@ -246,3 +247,15 @@ def test_impossible_fractions(grid: LocalGrid, arguments: tuple[float], message:
 def test_unknown_sampling(grid: LocalGrid) -> None:
     with pytest.raises(ConfigError, match="population or cohort; got clients"):
         Adversary(grid, SignFlip(), 0.1, sampling="clients")  # type: ignore[arg-type]
+
+
+def test_the_weight_a_rule_gives_to_attackers_is_recorded(grid: LocalGrid, model: nn.Module) -> None:
+    """Attackers in the middle of the honest rows are the closest company there is; far away nobody picks them."""
+    amid = Adversary(grid, ALIE(z=0.0), 1 / 3, seed=0)
+    assert run(amid, Strategy(Krum(f=1)), model, rounds=2).series("byzantine_weight", "server") == [(1, 1.0), (2, 1.0)]
+    away = Adversary(grid, SignFlip(scale=20.0), 1 / 3, seed=0)
+    assert run(away, Strategy(MultiKrum(f=1, m=3)), model, rounds=1).last("byzantine_weight", "server") == 0.0
+    everybody = run(away, Strategy(MultiKrum(f=1, m=6)), model, rounds=1)
+    assert everybody.last("byzantine_weight", "server") == pytest.approx(2 / 6)
+    for world, rule in ((away, Median()), (grid, Krum(f=1))):  # no weights, no attackers
+        assert run(world, Strategy(rule), model, rounds=1).series("byzantine_weight", "server") == []
