@@ -27,6 +27,7 @@ _HOME = {
     "Cohort": "fedagg.cohort",
     "ConfigError": "fedagg.errors",
     "DatasetUnavailable": "fedagg.errors",
+    "Faults": "fedagg.grid",
     "FedaggError": "fedagg.errors",
     "LocalGrid": "fedagg.grid",
     "LocalSGD": "fedagg.clients",
@@ -48,6 +49,7 @@ __all__ = [
     "Cohort",
     "ConfigError",
     "DatasetUnavailable",
+    "Faults",
     "FedaggError",
     "LocalGrid",
     "LocalSGD",
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from fedagg.contracts import Attack, PreAggregator, Rule, Weighting
     from fedagg.data import Population
     from fedagg.errors import ClientError, ConfigError, DatasetUnavailable, FedaggError
-    from fedagg.grid import Adversary, Availability, LocalGrid
+    from fedagg.grid import Adversary, Availability, Faults, LocalGrid
     from fedagg.loop import Callback, run
     from fedagg.strategy import Strategy
 

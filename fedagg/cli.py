@@ -15,11 +15,13 @@ examples:
   fedagg run strategy=krum attack=alie attack.fraction=0.2 seed=1
   fedagg run strategy=fedavg,median attack=none,ipm seed=0,1,2 -m      every combination
   fedagg run --help                                      the config groups, their choices and all keys
+  fedagg resume runs/2026-11-02_09-30-00-000000          go on with a run that was stopped or killed
+  fedagg verify runs/2026-11-02_09-30-00-000000          does it come out the same again, to the bit?
   fedagg report runs/2026-11-02_09-30-00-000000          table and figures from any number of runs
   fedagg partition partition=dirichlet partition.alpha=0.1             who holds what, as a picture
   fedagg list attack                                     the choices of a config group
 
-exit codes: 0 done; 1 the run failed; 2 something in the command is wrong; 130 interrupted (what was computed is kept)
+exit codes: 0 done; 1 the run failed; 2 something in the command is wrong; 130, 143 stopped by Ctrl-C, SIGTERM (resume goes on)
 """
 
 
@@ -40,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fedagg.hydra_app import partition
 
         return partition([*parsed.overrides, *rest], parsed.out)
+    if parsed.verb in ("resume", "verify"):
+        return _again(parsed)
     if parsed.verb == "list":
         return _list(parsed.group)
     parser.print_help()
@@ -68,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     partition = verbs.add_parser("partition", help="show who would hold which data: sizes, and a picture of labels by client")
     partition.add_argument("overrides", nargs="*", metavar="key=value", help="as for fedagg run")
     partition.add_argument("--out", type=Path, default=Path("partition.png"), help="the picture (default: partition.png)")
+    again = verbs.add_parser("resume", help="go on with a run after its last checkpoint")
+    again.add_argument("path", type=Path, metavar="RUN_DIR")
+    verify = verbs.add_parser("verify", help="repeat a run in a temporary directory and compare, to the bit")
+    verify.add_argument("path", type=Path, metavar="RUN_DIR")
+    verify.add_argument("overrides", nargs="*", metavar="engine.key=value", help="repeat it on another engine")
     listing = verbs.add_parser("list", help="list the config groups and their choices")
     listing.add_argument("group", nargs="?", help="only this group")
     return parser
@@ -81,6 +90,22 @@ def _report(parsed: argparse.Namespace) -> int:
         report(parsed.paths, out=parsed.out, metric=parsed.metric, protocol=parsed.protocol)
     except FedaggError as error:
         return complain(error)
+    return 0
+
+
+def _again(parsed: argparse.Namespace) -> int:
+    from fedagg import rerun
+    from fedagg.errors import FedaggError
+
+    try:
+        if parsed.verb == "verify":
+            return 0 if rerun.verify(parsed.path, parsed.overrides) else 1
+        rerun.resume(parsed.path)
+    except FedaggError as error:
+        return complain(error)
+    except KeyboardInterrupt as stop:
+        print(f"stopped; go on with: fedagg resume {parsed.path}", file=sys.stderr)
+        return int(getattr(stop, "exit_code", 130))
     return 0
 
 

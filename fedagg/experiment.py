@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from fedagg.checkpoint import Checkpoints
 from fedagg.clients import Clients
 from fedagg.data import Dataset, Population
-from fedagg.errors import ConfigError
-from fedagg.grid import Adversary, Availability, SimulationGrid
+from fedagg.disk import Lock
+from fedagg.errors import ConfigError, FedaggError
+from fedagg.grid import Adversary, Availability, Faults, Sanitize, SimulationGrid
+from fedagg.grid.base import layers
 from fedagg.instantiate import class_of, make
 from fedagg.loop import Callback, Result, Round, run
 from fedagg.models import build as build_model
 from fedagg.provenance import describe_machine, parameters_hash, save_model
-from fedagg.results import RunDirectory
+from fedagg.results import RunDirectory, differences, read_run
+from fedagg.signals import Interrupted, StopOnSignal
 from fedagg.strategy import AnyStrategy, Strategy
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,23 +58,42 @@ class Experiment:
     def plan(self) -> list[str]:
         """Return the lines printed before the first round: what will be run, where, and what it will take."""
         cfg, d, target = self.cfg, self.clients.layout.size(), self.cfg.strategy["_target_"]
-        memory = 2 * cfg.cohort * d * torch.empty((), dtype=self.clients.layout.dtype()).element_size()
+        engine, threads = self.clients.engine, cfg.engine.threads
+        at_once = f"{min(engine.batch, cfg.cohort)} clients at once" if engine.name == "batched" else "one client at a time"
         attack = "no attack"
-        if isinstance(self.grid, Adversary):
-            attack = f"{self.grid.attack} by {self.grid.fraction:.0%} of the {self.grid.sampling}"
-            attack += f" (clients {', '.join(map(str, self.byzantine))})" if self.byzantine else ""
+        adversary = next((layer for layer in layers(self.grid) if isinstance(layer, Adversary)), None)
+        if adversary is not None:
+            attack = f"{adversary.attack} by {adversary.fraction:.0%} of the {adversary.sampling}"
+            attack += f" ({_name_some(self.byzantine)})" if self.byzantine else ""
+        faults = next((f"; faults: {layer}" for layer in layers(self.grid) if isinstance(layer, Faults)), "")
+        faults += "; replies that do not fit are kept from the strategy" if cfg.sanitize else ""
         return [
             f"data      {self.clients.population}",
-            f"model     {d:,} parameters; a round's updates take about {memory / 1e6:.0f} MB",
-            f"rounds    {cfg.rounds} x {cfg.cohort} of {cfg.population} clients, one after another on {cfg.engine.device}, "
-            f"{cfg.engine.threads} thread{'s' if cfg.engine.threads != 1 else ''}",
+            f"model     {d:,} parameters",
+            f"rounds    {cfg.rounds} x {cfg.cohort} of {cfg.population} clients",
+            f"executor  {at_once} on {self.clients.device}, {cfg.engine.precision}, "
+            f"{threads} thread{'s' if threads != 1 else ''} ({engine.why})",
+            f"memory    {self._memory()}",
             f"strategy  {self.strategy!r}" if isinstance(self.strategy, Strategy) else f"strategy  {target}",
-            f"world     {attack}; the server believes f = {self.f}",
+            f"world     {attack}; the server believes f = {self.f}{faults}",
         ]
+
+    def _memory(self) -> str:
+        """Say what the run takes beside the process itself and the working memory of the rule."""
+        layout, data, engine = self.clients.layout, self.clients.population.dataset, self.clients.engine
+        features = 4 * data.x_test.size  # the test set, as the model reads it
+        parts = {
+            "updates": self.cfg.cohort * layout.size() * layout.dtype().itemsize,
+            "training": min(engine.batch, self.cfg.cohort) * engine.client_bytes,
+            "data": data.x_train.nbytes + data.x_test.nbytes + features,
+        }
+        return f"about {_megabytes(sum(parts.values()))} beside the rule's own: " + ", ".join(
+            f"{name} {_megabytes(size)}" for name, size in parts.items()
+        )
 
 
 def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
-    """Build everything that ``cfg`` describes; fills in ``f`` and ``task``.
+    """Build everything that ``cfg`` describes; fills in ``f``, ``sanitize``, ``task`` and what ``engine`` leaves open.
 
     Args:
         cfg: the composed config.
@@ -86,7 +113,13 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     holdout = cfg.evaluation.holdout if cfg.evaluation.clients else 0.0
     population = Population.split(dataset, make(cfg, "partition"), cfg.population, seed=cfg.seed, holdout=holdout)
     model: nn.Module = build_model(lambda: make(cfg, "model"), seed=cfg.seed)
-    clients = Clients(population, model, make(cfg, "local"), seed=cfg.seed, device=cfg.engine.device)
+    settings = {key: cfg.engine[key] for key in ("device", "executor", "precision", "batch")}
+    clients = Clients(population, model, make(cfg, "local"), seed=cfg.seed, **settings)
+    cfg.engine.device, cfg.engine.executor = str(clients.device), clients.engine.name
+    if clients.engine.name == "batched":
+        cfg.engine.batch = clients.engine.batch
+    if around is None:
+        model.to(clients.device)  # and with it every later model, and the rows; what comes from elsewhere comes in arrays
     grid = around or make(cfg, "engine.grid", clients=clients, on_client_error=cfg.on_client_error, seed=cfg.seed)
     strategy = _strategy(cfg)
     if cfg.participation._target_ is not None:
@@ -98,6 +131,12 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     if cfg.attack.method is not None:
         grid = make(cfg, "attack", grid=grid, attack=make(cfg, "attack.method"), seed=cfg.seed, drop=("method",))
         _try_attack(grid, cfg)
+    if cfg.faults._target_ is not None:  # around the adversary: attackers collude before they send, and lose replies as well
+        grid = make(cfg, "faults", grid=grid, seed=cfg.seed)
+    if cfg.sanitize is None:
+        cfg.sanitize = cfg.faults._target_ is not None and not isinstance(strategy, Strategy)
+    if cfg.sanitize:
+        grid = Sanitize(grid)
     if isinstance(strategy, Strategy):
         strategy.check(cfg.cohort)
     callbacks = [make(cfg, f"callbacks.{name}") for name in cfg.callbacks]
@@ -108,6 +147,7 @@ def run_experiment(
     cfg: DictConfig,
     directory: Path,
     *,
+    resume: bool = False,
     choices: Mapping[str, str] | None = None,
     command: str = "",
     watch: Callable[[Experiment], list[Callback]] = lambda _: [],
@@ -116,17 +156,69 @@ def run_experiment(
 
     Args:
         cfg: the composed config.
-        directory: the run directory; it must not hold a run yet.
+        directory: the run directory. It must not hold a run yet, or with ``resume`` one of this config that was not completed.
+        resume: go on after the last checkpoint; the result is that of an uninterrupted run, to the bit.
         choices: config group -> chosen name, the run's label in tables.
         command: what to type to run it again.
         watch: makes further callbacks once the experiment is built, to show progress.
+
+    Raises:
+        ConfigError: the config is impossible, or the directory holds what it must not.
+        Interrupted: a signal stopped the run after a round, and a checkpoint was written.
     """
     experiment = build(cfg)
-    population = experiment.clients.population
-    record = RunDirectory.create(
+    with Lock(directory), StopOnSignal() as signals:
+        record = _record(experiment, directory, resume, choices or {}, command)
+        settings = {key: cfg.checkpoint[key] for key in ("every", "seconds", "keep")}
+        checkpoints = Checkpoints(directory / "checkpoints", **settings)
+        callbacks = [_Recorder(record, experiment.f), *watch(experiment), *experiment.callbacks, signals]
+        try:
+            result = run(
+                experiment.grid,
+                experiment.strategy,
+                experiment.model,
+                cfg.rounds,
+                seed=cfg.seed,
+                evaluate_every=cfg.evaluation.every,
+                callbacks=callbacks,
+                checkpoints=checkpoints,
+            )
+            if signals.caught is not None and result.stopped_early:
+                raise Interrupted(signals.caught)
+            layout = experiment.clients.layout
+            final = layout.read(result.arrays)
+            save_model({slot.name: layout.view(final, slot) for slot in layout.slots}, directory / "model.pt")
+            record.finish("completed", parameters=parameters_hash(final))
+        except BaseException as error:
+            with suppress(FedaggError):  # a full disk has spoken already
+                interrupted = isinstance(error, KeyboardInterrupt)
+                record.finish("interrupted" if interrupted else "failed", error=None if interrupted else _line(error))
+            raise
+        checkpoints.clear()
+    return result
+
+
+def _record(experiment: Experiment, directory: Path, resume: bool, choices: Mapping[str, str], command: str) -> RunDirectory:
+    """Start a run directory, or go on with one."""
+    cfg, population = experiment.cfg, experiment.clients.population
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    machine = describe_machine(cfg.engine.device)
+    if resume:
+        old = read_run(directory)
+        if changed := differences(old.config, config):
+            lines = [f"{key}: {before} there, {now} here" for key, (before, now) in changed.items()]
+            raise ConfigError("\n  ".join([f"{directory} holds a run of another config:", *lines]))
+        for name, version in old.info["versions"].items():
+            if machine["versions"].get(name) != version:
+                logger.warning("%s was %s when this run began, and is %s now", name, version, machine["versions"].get(name))
+        record = RunDirectory.reopen(directory)
+        if not any((directory / "checkpoints").glob("round-*.ckpt")):
+            record.cut()  # it ended before its first checkpoint
+        return record
+    return RunDirectory.create(
         directory,
-        config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
-        label=dict(choices or {}),
+        config=config,
+        label=dict(choices),
         seed=cfg.seed,
         rounds=cfg.rounds,
         command=command,
@@ -135,34 +227,11 @@ def run_experiment(
             "source": population.dataset.source,
             "fingerprint": population.dataset.fingerprint,
             "partition fingerprint": population.fingerprint,
-            "sizes": [int(size) for size in population.sizes],
+            **population.summary(),
         },
         byzantine=experiment.byzantine,
-        **describe_machine(cfg.engine.device),
+        **machine,
     )
-    callbacks = [_Recorder(record, experiment.f), *watch(experiment), *experiment.callbacks]
-    try:
-        result = run(
-            experiment.grid,
-            experiment.strategy,
-            experiment.model,
-            cfg.rounds,
-            seed=cfg.seed,
-            evaluate_every=cfg.evaluation.every,
-            callbacks=callbacks,
-        )
-        layout = experiment.clients.layout
-        final = layout.read(result.arrays)
-        save_model({slot.name: layout.view(final, slot) for slot in layout.slots}, directory / "model.pt")
-        record.update(parameters=parameters_hash(final))
-    except KeyboardInterrupt:
-        record.finish("interrupted")
-        raise
-    except BaseException as error:
-        record.finish("failed", error=f"{type(error).__name__}: {error}")
-        raise
-    record.finish("completed")
-    return result
 
 
 class _Recorder(Callback):
@@ -177,6 +246,25 @@ class _Recorder(Callback):
             done.rows.append((done.round, "server", None, "byzantine_over_f", max(0.0, byzantine - self.f)))
         self.record.append(done.rows)
         self.record.append_timing((done.round, phase, seconds) for phase, seconds in done.seconds.items())
+
+    def state_dict(self) -> dict[str, int]:
+        return self.record.ends()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.record.cut(state)
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e6 else "under 1 MB"
+
+
+def _name_some(clients: list[int]) -> str:
+    """Return ``clients 1, 4, 7``, or how many they are where naming them would fill the page."""
+    return f"clients {', '.join(map(str, clients))}" if len(clients) <= 20 else f"{len(clients):,} clients"
 
 
 def _strategy(cfg: DictConfig) -> AnyStrategy:
@@ -238,6 +326,7 @@ def _check_numbers(cfg: DictConfig) -> None:
     require("seed", isinstance(cfg.seed, int) and not isinstance(cfg.seed, bool) and cfg.seed >= 0, "an integer >= 0")
     require("f", cfg.f is None or (isinstance(cfg.f, int) and cfg.f >= 0), "an integer >= 0, or null")
     require("attack.fraction", isinstance(cfg.attack.fraction, int | float) and 0 <= cfg.attack.fraction <= 1, "in [0, 1]")
+    require("sanitize", cfg.sanitize is None or isinstance(cfg.sanitize, bool), "true, false or null")
     require("on_client_error", cfg.on_client_error in ("raise", "drop"), "raise or drop")
     holdout = cfg.evaluation.holdout
     require("evaluation.holdout", isinstance(holdout, int | float) and 0 < holdout < 1, "between 0 and 1")

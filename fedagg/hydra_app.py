@@ -16,6 +16,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,9 +39,8 @@ def run(arguments: Sequence[str]) -> int:
         return complain(ConfigError(explain(error, arguments)))
     except SystemExit as stop:
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        print("interrupted: what was computed so far is in the run directory", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "exit_code", INTERRUPTED)
     finally:
         sys.argv = own_argv
         if full_error is None:
@@ -59,8 +59,9 @@ def _job(cfg: DictConfig) -> float | None:
 
 
 def _run_job(cfg: DictConfig) -> float | None:
-    from fedagg.experiment import Experiment, run_experiment
-    from fedagg.progress import ShowProgress
+    from fedagg.experiment import run_experiment
+    from fedagg.progress import watcher
+    from fedagg.rerun import to_go_on_with
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # its strategies log every step of every round
     settings = HydraConfig.get()
@@ -68,21 +69,50 @@ def _run_job(cfg: DictConfig) -> float | None:
         group: str(choice) for group, choice in settings.runtime.choices.items() if not group.startswith(("hydra/", "machine"))
     }
     directory = Path(settings.runtime.output_dir)
+    if cfg.resume not in (None, "auto"):
+        raise ConfigError(f"resume must be auto or null; got {cfg.resume}. To go on with one run: fedagg resume RUN_DIR")
+    found = to_go_on_with(cfg, directory, _folder_of_runs(settings)) if cfg.resume else None
+    if found is not None:
+        _leave(directory, found.path)
+        directory = found.path
+        if found.status == "completed":
+            print(f"complete  {directory}", flush=True)
+            return _last_accuracy(found.series("accuracy")[1].tolist())
+    changed = " ".join(settings.overrides.task) or "nothing, these are the defaults"
+    title = f"{choices['strategy']} x {choices['attack']}, seed {cfg.seed}"
+    command = shlex.join(["fedagg", "run", *_config_flags(settings), *settings.overrides.task])
     with ExitStack() as stack:
+        watch = watcher(stack, title, [f"changed   {changed}", f"output    {directory}"])
+        try:
+            resume = found is not None
+            result = run_experiment(cfg, directory, resume=resume, choices=choices, command=command, watch=watch)
+        except KeyboardInterrupt:
+            print(f"stopped; go on with: fedagg resume {directory}", file=sys.stderr)
+            raise
+    return _last_accuracy([value for _, value in result.series("accuracy")])
 
-        def watch(experiment: Experiment) -> list[Any]:
-            title = f"{choices['strategy']} x {choices['attack']}, seed {cfg.seed}"
-            print("\n".join(experiment.plan()))
-            print(f"changed   {' '.join(settings.overrides.task) or 'nothing, these are the defaults'}")
-            print(f"output    {directory}", flush=True)
-            return [stack.enter_context(ShowProgress(title, cfg.rounds, experiment.f))]
 
-        command = shlex.join(["fedagg", "run", *_config_flags(settings), *settings.overrides.task])
-        result = run_experiment(cfg, directory, choices=choices, command=command, watch=watch)
-    try:
-        return result.last("accuracy")
-    except KeyError:
-        return None
+def _last_accuracy(values: list[float]) -> float | None:
+    return values[-1] if values else None
+
+
+def _folder_of_runs(settings: Any) -> Path | None:
+    """Return where runs with directories of the default names lie; None where the user has named the directory."""
+    multirun = settings.mode == RunMode.MULTIRUN
+    named = [override for override in settings.overrides.hydra if override.startswith(("hydra.run.dir", "hydra.sweep."))]
+    default = settings.sweep.dir if multirun else settings.run.dir
+    return None if named else Path(default).parent
+
+
+def _leave(directory: Path, other: Path) -> None:
+    """Remove the directory Hydra made for a run that goes on elsewhere, if it holds nothing but an empty log."""
+    if directory.resolve() == other.resolve() or not directory.is_dir():
+        return
+    files = list(directory.iterdir())
+    if all(file.suffix == ".log" and file.stat().st_size == 0 for file in files):
+        for file in files:
+            file.unlink()
+        directory.rmdir()
 
 
 def _config_flags(settings: Any) -> Iterator[str]:

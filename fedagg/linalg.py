@@ -1,4 +1,4 @@
-"""Sums and distances over the rows of ``updates [n, d]``, accumulated in float64 without a float64 copy of the matrix."""
+"""Sums and distances over the rows of ``updates [n, d]``, without a float64 copy of the matrix."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 COLUMNS = 1 << 13  # a column block of this width keeps the float64 working copy in the cache
+PANEL = 32  # so many rows are added up in their own precision before the sum goes on in float64
 
 
 def weighted_sum(updates: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return ``sum_i w_i u_i``, accumulated in float64.
+    """Return ``sum_i w_i u_i``, of at most 32 rows at a time in their own precision, and of those partial sums in float64.
+
+    The error is then that of a sum of 32 terms, however many rows there are, at the price of reading the rows once.
 
     Args:
         updates: [n, d].
@@ -22,16 +25,18 @@ def weighted_sum(updates: Tensor, weights: Tensor | None = None) -> Tensor:
     if n == 0:
         raise ValueError("a weighted sum needs n >= 1 rows; got n=0")
     if weights is None:
-        coefficients = torch.full((n,), 1.0 / n, dtype=torch.float64, device=updates.device)
+        coefficients = torch.full((n,), 1.0 / n, dtype=updates.dtype, device=updates.device)
     elif weights.shape == (n,):
-        coefficients = weights.to(updates.device, torch.float64)
+        coefficients = weights.to(updates.device, updates.dtype)
     else:
         raise ValueError(f"weights must have shape [n={n}]; got {list(weights.shape)}")
-    result = torch.empty(d, dtype=updates.dtype, device=updates.device)
-    for start in range(0, d, COLUMNS):
-        block = slice(start, start + COLUMNS)
-        result[block] = coefficients @ updates[:, block].double()
-    return result
+    if n <= PANEL:
+        return coefficients @ updates
+    total = torch.zeros(d, dtype=torch.float64, device=updates.device)
+    for start in range(0, n, PANEL):
+        panel = slice(start, start + PANEL)
+        total += coefficients[panel] @ updates[panel]
+    return total.to(updates.dtype)
 
 
 def squared_distances(updates: Tensor) -> Tensor:

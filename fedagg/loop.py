@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,16 +17,19 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import nn
 
 from fedagg import rng
+from fedagg.checkpoint import Checkpoint, Checkpoints
 from fedagg.clients import Clients
 from fedagg.clients.app import metric_record, records_of
 from fedagg.errors import FedaggError
 from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known
-from fedagg.params import Layout
+from fedagg.params import Layout, ModelRecord
+from fedagg.saving import Unsavable, attributes_of, restore_attributes
 from fedagg.strategy import Strategy
 
+logger = logging.getLogger(__name__)
 Row = tuple[int, str, int | None, str, float]
 Evaluate = Callable[[ArrayRecord], dict[str, float]]
-REPORTED_BY_SERVER = ("clients", "rejected", "not_finite")
+REPORTED_BY_SERVER = ("clients", "rejected", "not_finite", "too_few")
 
 
 @dataclass
@@ -50,7 +54,11 @@ class Round:
 
 
 class Callback:
-    """Something that watches a run. Override what you need."""
+    """Something that watches a run. Override what you need.
+
+    One that must remember something over a crash has ``state_dict()`` and ``load_state_dict(state)``: what the first returned
+    with a checkpoint, the second gets when the run goes on from it.
+    """
 
     def round_finished(self, done: Round) -> bool | None:
         """Look at a finished round; return True to stop the run after it."""
@@ -97,6 +105,7 @@ def run(
     timeout: float | None = None,
     train_config: Mapping[str, Any] | None = None,
     evaluate_config: Mapping[str, Any] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Result:
     """Run ``rounds`` rounds of federated learning.
 
@@ -115,6 +124,9 @@ def run(
         timeout: seconds to wait for replies; only a Grid that waits uses it.
         train_config: what clients are sent beside the model, as in Flower's ``start()``; for clients that look for it.
         evaluate_config: the same for evaluation.
+        checkpoints: where the run is saved, and where it goes on from if there is something; the result is the same to the
+            bit. Grid, strategy and callbacks must be made as they were the first time. One is written whenever a callback
+            stops the run before its last round.
 
     Raises:
         ClientError: a client failed, and its Grid does not drop failures.
@@ -137,6 +149,7 @@ def run(
         timeout,
         dict(train_config or {}),
         dict(evaluate_config or {}),
+        checkpoints,
     )
     if type(strategy).start is not FlowerStrategy.start:
         return loop.through_start(model)
@@ -155,23 +168,58 @@ class _Loop:
     timeout: float | None
     train_config: dict[str, Any]
     evaluate_config: dict[str, Any]
+    checkpoints: Checkpoints | None
     rows: list[Row] = field(default_factory=list)
 
     def rounds(self, arrays: ArrayRecord) -> Result:
         """Drive the strategy's four methods."""
-        stop = self._finish(Round(0, arrays))
-        for number in () if stop else range(1, self.last + 1):
-            done = Round(number, arrays)
-            self.grid.begin_round(number)
+        done = self._resumed(arrays)
+        stop = done is None and self._finish(done := Round(0, arrays))
+        assert done is not None
+        while not stop and done.round < self.last:
+            done = Round(done.round + 1, done.arrays)
+            self.grid.begin_round(done.round)
             self._train(done)
-            arrays = done.arrays
             self._evaluate_on_clients(done)
-            if self._finish(done):
-                return Result(arrays, self.rows, number, stopped_early=number < self.last)
-        return Result(arrays, self.rows, 0 if stop else self.last, stopped_early=stop)
+            stop = self._finish(done)
+            self._save(done, stop)
+        return Result(done.arrays, self.rows, done.round, stopped_early=done.round < self.last)
+
+    def _save(self, done: Round, stop: bool) -> None:
+        if self.checkpoints is None or not (self.checkpoints.due(done.round) or (stop and done.round < self.last)):
+            return
+        state_of = getattr(self.strategy, "state_dict", lambda: attributes_of(self.strategy, type(self.strategy).__name__))
+        saving = {i: one for i, one in enumerate(self.callbacks) if hasattr(one, "state_dict")}
+        try:
+            callbacks = {i: callback.state_dict() for i, callback in saving.items()}
+            grid = self.grid.state_dict()
+            self.checkpoints.write(Checkpoint(done.round, done.arrays, self.rows, state_of(), grid, callbacks))
+        except Unsavable as error:
+            logger.warning("no checkpoints, so this run cannot be resumed: %s", error)
+            self.checkpoints = None
+
+    def _resumed(self, arrays: ArrayRecord) -> Round | None:
+        """Return the round to go on after, with everything as it was then; None at the start of a run."""
+        saved = self.checkpoints.latest() if self.checkpoints else None
+        if saved is None:
+            return None
+        restore = getattr(self.strategy, "load_state_dict", lambda state: restore_attributes(self.strategy, state))
+        restore(saved.strategy)
+        self.grid.load_state_dict(saved.grid)
+        for i, state in saved.callbacks.items():
+            self.callbacks[i].load_state_dict(state)  # type: ignore[attr-defined]
+        self.rows += saved.rows
+        if isinstance(arrays, ModelRecord) and arrays.state is not None:
+            device = arrays.state.params.device
+            return Round(saved.round, arrays.layout.record(arrays.layout.read(saved.arrays, device)))
+        return Round(saved.round, saved.arrays)
 
     def through_start(self, arrays: ArrayRecord) -> Result:
         """Run a strategy that owns its loop through it. The models it has evaluated become the rows, all else is its own."""
+        if self.checkpoints is not None:
+            logger.warning(
+                "%s owns its loop, so no checkpoints are written and this run cannot be resumed", type(self.strategy).__name__
+            )
 
         def evaluate(number: int, current: ArrayRecord) -> MetricRecord | None:
             done = Round(number, current)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from flwr.app import Array, ArrayRecord
 from torch import Tensor, nn
 
 Kind = Literal["params", "float_buffers", "int_buffers"]
+CHUNK = 1 << 16  # numbers that stay in a processor's cache between two looks at them
 KINDS: tuple[Kind, ...] = ("params", "float_buffers", "int_buffers")
 
 
@@ -51,9 +52,50 @@ class ModelState:
         """Return a copy in new memory."""
         return ModelState(*(getattr(self, kind).clone() for kind in KINDS))
 
-    def is_finite(self) -> bool:
-        """Whether every float is finite and the squared norm of the parameters does not overflow."""
-        return bool(torch.isfinite(self.params.dot(self.params)) and torch.isfinite(self.float_buffers).all())
+    def update_from(self, theta: Tensor) -> Update:
+        """Return these parameters minus ``theta`` [d]."""
+        return Update.checked(self.params - theta)
+
+
+class Update(NamedTuple):
+    """What a client changed: ``row`` [d], and whether it may reach a rule.
+
+    It may where its squared norm is finite, which that of a row of 1e200 is not.
+    """
+
+    row: Tensor
+    finite: bool
+
+    @classmethod
+    def checked(cls, row: Tensor) -> Update:
+        """Return ``row`` [d] and whether its squared norm is finite."""
+        return cls(row, math.isfinite(row.dot(row).item()))
+
+
+class SentState:
+    """The model one client sends, kept as what it changed: the parameters exist only while somebody looks at them.
+
+    Args:
+        base: [d], the parameters the client received.
+        update: what it added to them; its row is one of a round's matrix.
+        float_buffers: [b].
+        int_buffers: [c].
+    """
+
+    def __init__(self, base: Tensor, update: Update, float_buffers: Tensor, int_buffers: Tensor) -> None:
+        self.base, self.update, self.float_buffers, self.int_buffers = base, update, float_buffers, int_buffers
+
+    @property
+    def params(self) -> Tensor:
+        """[d], made anew at every look."""
+        return self.base + self.update.row
+
+    def update_from(self, theta: Tensor) -> Update:
+        """Return the parameters minus ``theta`` [d]: the very row where ``theta`` is what the client received."""
+        return self.update if theta is self.base else Update.checked(self.params - theta)
+
+
+State = ModelState | SentState
 
 
 @dataclass(frozen=True)
@@ -123,21 +165,20 @@ class Layout:
             "int_buffers": torch.int64,
         }
 
-    def empty(self, params: Tensor | None = None) -> ModelState:
-        """Return uninitialised vectors of the right sizes; ``params`` [d] may be given, a row of a matrix for one."""
-        if params is None:
-            params = torch.empty(self.size(), dtype=self.dtype())
-        buffers = (torch.empty(self.size(kind), dtype=self.dtype(kind)) for kind in KINDS[1:])
-        return ModelState(params, *buffers)
+    def empty(self, device: torch.device | None = None) -> ModelState:
+        """Return uninitialised vectors of the right sizes."""
+        return ModelState(*(torch.empty(self.size(kind), dtype=self.dtype(kind), device=device) for kind in KINDS))
 
-    def view(self, state: ModelState, slot: Slot) -> Tensor:
+    def view(self, state: State, slot: Slot) -> Tensor:
         """Return the part of ``state`` that belongs to ``slot``, in its shape, without a copy."""
         flat: Tensor = getattr(state, slot.kind)
         return flat[slot.offset : slot.offset + slot.size].view(slot.shape)
 
     def gather(self, model: nn.Module) -> ModelState:
-        """Copy the values of ``model`` into flat vectors."""
-        state, tensors = self.empty(), model.state_dict()
+        """Copy the values of ``model`` into flat vectors, on the device of ``model``."""
+        tensors = model.state_dict()
+        devices = {tensor.device for tensor in tensors.values()}
+        state = self.empty(device=devices.pop() if len(devices) == 1 else torch.device("cpu"))
         for slot in self.slots:
             self.view(state, slot).copy_(tensors[slot.name])
         return state
@@ -146,8 +187,12 @@ class Layout:
         """Copy flat vectors into ``model``."""
         model.load_state_dict({slot.name: self.view(state, slot) for slot in self.slots})
 
-    def read(self, arrays: ArrayRecord) -> ModelState:
+    def read(self, arrays: ArrayRecord, device: torch.device | None = None) -> State:
         """Return the flat vectors of a record, checking keys and shapes; a record of ours is read without a copy.
+
+        Args:
+            arrays: a model.
+            device: where vectors lie that have to be made; None is the CPU.
 
         Raises:
             ValueError: naming the missing or unknown key, or the array whose shape or dtype does not fit.
@@ -157,7 +202,7 @@ class Layout:
         names = {slot.name for slot in self.slots}
         if names != set(arrays):
             raise ValueError(f"missing arrays {sorted(names - set(arrays))}, unknown arrays {sorted(set(arrays) - names)}")
-        state = self.empty()
+        state = self.empty(device)
         for slot in self.slots:
             value = arrays[slot.name].numpy()
             if value.shape != slot.shape:
@@ -167,8 +212,8 @@ class Layout:
             self.view(state, slot).copy_(torch.as_tensor(value))
         return state
 
-    def record(self, state: ModelState) -> ModelRecord:
-        """Return Flower arrays that share memory with ``state``."""
+    def record(self, state: State) -> ModelRecord:
+        """Return Flower arrays over ``state``, without a copy."""
         return ModelRecord(self, state)
 
 
@@ -188,9 +233,11 @@ class ResidentModel:
         self.module = copy.deepcopy(model).to(device)
         memory = self.layout.gather(self.module)
         self._memory = ModelState(*(getattr(memory, kind).to(device) for kind in KINDS))
+        self.params: list[Tensor] = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._apart: list[tuple[Slot, Tensor]] = []
+        self._buffers: dict[tuple[nn.Module, str], Tensor] = {}
         owners = {}
-        for prefix, module in self.module.named_modules():
+        for prefix, module in self.module.named_modules(remove_duplicate=False):
             for name in (*module._parameters, *module._buffers):
                 owners[f"{prefix}.{name}".lstrip(".")] = (module, name)
         for slot in self.layout.slots:
@@ -202,20 +249,43 @@ class ResidentModel:
                 tensor.data = self.layout.view(self._memory, slot)
             else:
                 module._buffers[name] = self.layout.view(self._memory, slot)
+            if name in module._buffers:
+                self._buffers[module, name] = getattr(module, name)
 
-    def load(self, state: ModelState) -> None:
+    def load(self, state: State) -> None:
         """Take the values of ``state``."""
+        for (module, name), tensor in self._buffers.items():
+            module._buffers[name] = tensor  # the one that belongs here: a client may have put another in its place
         for kind in KINDS:
-            getattr(self._memory, kind).copy_(getattr(state, kind))
+            if self.layout.size(kind):
+                getattr(self._memory, kind).copy_(getattr(state, kind))
         for slot, tensor in self._apart:
             tensor.copy_(self.layout.view(state, slot))
 
-    def store(self, into: ModelState) -> None:
-        """Write the values ``into`` other vectors."""
-        for kind in KINDS:
-            getattr(into, kind).copy_(getattr(self._memory, kind))
-        for slot, tensor in self._apart:
-            self.layout.view(into, slot).copy_(tensor)
+    def store_update(self, base: Tensor, row: Tensor, float_buffers: Tensor, int_buffers: Tensor) -> bool:
+        """Write what was added to ``base`` [d] into ``row`` [d], and the buffers beside it; return whether the row is finite.
+
+        It is checked here, part by part, because here it is still in the processor's cache.
+        """
+        for (module, name), tensor in self._buffers.items():
+            if getattr(module, name) is not tensor:
+                tensor.copy_(getattr(module, name))
+        squares = 0.0
+        width = CHUNK if self._memory.params.device.type == "cpu" else max(1, len(row))  # on a GPU every look has to wait
+        for start in range(0, len(row), width):
+            part = slice(start, start + width)
+            if base.device == row.device:
+                torch.sub(self._memory.params[part], base[part], out=row[part])
+            else:
+                row[part] = self._memory.params[part] - base[part]
+            squares += row[part].dot(row[part]).item()
+        for kind, into in (("float_buffers", float_buffers), ("int_buffers", int_buffers)):
+            if len(into):
+                into.copy_(getattr(self._memory, kind))
+                for slot, tensor in self._apart:
+                    if slot.kind == kind:
+                        into[slot.offset : slot.offset + slot.size].view(slot.shape).copy_(tensor)
+        return math.isfinite(squares)
 
 
 class TensorArray(Array):
@@ -243,15 +313,47 @@ class TensorArray(Array):
         return Array(self.numpy()).deflate()
 
 
+class _ArraysOnDemand(MutableMapping[str, Array]):
+    """The arrays of a model, made when somebody first looks: most replies are read as one row and never array by array."""
+
+    def __init__(self, layout: Layout, state: State) -> None:
+        self._layout, self._state = layout, state
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        plain = ModelState(*(getattr(self._state, kind) for kind in KINDS))
+        return {slot.name: TensorArray(self._layout.view(plain, slot), slot.dtype) for slot in self._layout.slots}
+
+    def __getitem__(self, key: str) -> Array:
+        return self._arrays[key]
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self._arrays[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._arrays[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return repr(self._arrays)
+
+    def copy(self) -> dict[str, Array]:
+        return dict(self._arrays)
+
+
 class ModelRecord(ArrayRecord):
     """An ``ArrayRecord`` over the flat vectors of one model. As soon as somebody changes an entry, ``state`` is None."""
 
-    def __init__(self, layout: Layout, state: ModelState) -> None:
+    def __init__(self, layout: Layout, state: State) -> None:
         super().__init__()
-        for slot in layout.slots:
-            super().__setitem__(slot.name, TensorArray(layout.view(state, slot), slot.dtype))
         self.layout = layout
-        self.state: ModelState | None = state
+        self.state: State | None = state
+        self.__dict__["_data"] = _ArraysOnDemand(layout, state)
 
     def deflate(self) -> bytes:
         """Travel as a plain ``ArrayRecord``."""
@@ -269,20 +371,7 @@ class ModelRecord(ArrayRecord):
         super().__delitem__(key)
 
 
-def stack_rows(vectors: list[Tensor]) -> Tensor:
-    """Return [n, d] of n vectors [d]: a view where they are consecutive rows of one matrix already, else a copy."""
-    first = vectors[0]
-    d, size = first.shape[0], first.element_size()
-    adjacent = all(
-        vector.is_contiguous()
-        and vector.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        and vector.data_ptr() == first.data_ptr() + i * d * size
-        for i, vector in enumerate(vectors)
-    )
-    return first.as_strided((len(vectors), d), (d, 1)) if adjacent else torch.stack(vectors)
-
-
-def merge_buffers(states: list[ModelState], weights: Tensor) -> Mapping[str, Tensor]:
+def merge_buffers(states: Sequence[State], weights: Tensor) -> Mapping[str, Tensor]:
     """Aggregate buffers: the weighted mean of the float ones, the maximum of the integer ones.
 
     Args:

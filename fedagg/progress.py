@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedagg.loop import Callback, Round
+
+if TYPE_CHECKING:
+    from fedagg.experiment import Experiment
 
 
 class ShowProgress(Callback):
@@ -51,6 +57,16 @@ class ShowProgress(Callback):
             print(f"{self.title}  round {done.round}/{self.rounds}  {state}", flush=True)
 
 
+def watcher(stack: ExitStack, title: str, lines: Sequence[str]) -> Callable[[Experiment], list[Callback]]:
+    """Return what prints the plan of an experiment, and these lines, and then shows its rounds until ``stack`` ends."""
+
+    def watch(experiment: Experiment) -> list[Callback]:
+        print("\n".join([*experiment.plan(), *lines]), flush=True)
+        return [stack.enter_context(ShowProgress(title, experiment.cfg.rounds, experiment.f))]
+
+    return watch
+
+
 def describe(done: Round, f: int) -> str:
     """Return one round in a few words; ``f`` is what the strategy stands up to."""
     words = []
@@ -61,7 +77,7 @@ def describe(done: Round, f: int) -> str:
     byzantine, asked = done.value("server", "byzantine"), done.value("server", "asked")
     if byzantine is not None and asked is not None:
         words.append(f"byzantine {byzantine:.0f}/{asked:.0f}" + (f" (more than f={f})" if byzantine > f else ""))
-    for name in ("rejected", "client_errors"):
+    for name in ("dropped", "late", "rejected", "sanitized", "client_errors"):
         count = done.value("server", name)
         if count:
             words.append(f"{name.replace('_', ' ')} {count:.0f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import platform
 import subprocess
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 import fedagg
-from fedagg.params import KINDS, ModelState
+from fedagg.disk import write_whole
+from fedagg.params import KINDS, State
 
 PACKAGES = ("flwr", "torch", "numpy", "ray", "hydra-core", "scikit-learn", "scipy")
 
@@ -34,7 +36,7 @@ def describe_machine(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
-        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") and torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else None,
     }
     return {"versions": versions, "hardware": hardware}
 
@@ -57,7 +59,7 @@ def _commit() -> str | None:
     return run.stdout.strip() or None
 
 
-def parameters_hash(state: ModelState) -> str:
+def parameters_hash(state: State) -> str:
     """Return the SHA-256 of a model's values, parameters and buffers."""
     digest = hashlib.sha256()
     for kind in KINDS:
@@ -67,6 +69,6 @@ def parameters_hash(state: ModelState) -> str:
 
 def save_model(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a state dict for ``torch.load(path, weights_only=True)``; a half-written file never has this name."""
-    temporary = path.with_suffix(".tmp")
-    torch.save({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
-    os.replace(temporary, path)
+    contents = io.BytesIO()
+    torch.save({name: tensor.cpu().clone() for name, tensor in tensors.items()}, contents)
+    write_whole(path, contents.getbuffer())

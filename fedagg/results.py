@@ -22,11 +22,14 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from fedagg.disk import write_whole, writing
 from fedagg.errors import ConfigError, FedaggError
 
 FORMAT = 1
 METRICS_HEADER = ("round", "split", "client", "metric", "value")
 TIMING_HEADER = ("round", "phase", "seconds")
+TABLES = {"metrics.csv": METRICS_HEADER, "timing.csv": TIMING_HEADER}
+RESULT_KEYS = ("device", "executor", "precision", "threads", "batch")  # engine settings that can change the bits of a result
 ENDS = ("completed", "failed", "interrupted")
 
 MetricRow = tuple[int, str, int | None, str, float]
@@ -74,20 +77,59 @@ class RunDirectory:
         info: dict[str, Any] = {"format": FORMAT, "status": "running", "label": dict(label), "seed": seed}
         info |= {"rounds": None, "rounds_done": 0, "command": "", "versions": {}, "hardware": {}, "data": {}, "byzantine": []}
         info |= {"error": None, "started": started, "finished": None, "parameters": None} | fields
-        path.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
         taken = ConfigError(
             f"{path} already holds a run, and results are never overwritten; choose another directory with hydra.run.dir=..."
         )
         if (path / "metrics.csv").exists():
             raise taken
         try:
-            _write_whole(path / "run.json", _json(info), replace=False)
+            write_whole(path / "run.json", _json(info), replace=False)
         except FileExistsError:
             raise taken from None
-        _write_whole(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-        _write_whole(path / "metrics.csv", ",".join(METRICS_HEADER) + "\n")
-        _write_whole(path / "timing.csv", ",".join(TIMING_HEADER) + "\n")
+        write_whole(path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        for name, header in TABLES.items():
+            write_whole(path / name, ",".join(header) + "\n")
         return cls(path, info)
+
+    @classmethod
+    def reopen(cls, path: str | Path) -> RunDirectory:
+        """Go on with a run that was not completed; nobody else may be writing it.
+
+        Raises:
+            ConfigError: there is no run, it is complete, or another process is at it.
+        """
+        path = Path(path)
+        info = _read_info(path)
+        if info.get("status") == "completed":
+            raise ConfigError(f"the run in {path} is complete; there is nothing to go on with")
+        directory = cls(path, info)
+        directory.update(status="running", error=None, finished=None)
+        return directory
+
+    def ends(self) -> dict[str, int]:
+        """Return the lengths in bytes of the two tables, which are on the disk up to there when the call returns."""
+        lengths = {}
+        for name in TABLES:
+            with open(self.path / name, "rb") as file:
+                os.fsync(file.fileno())
+                lengths[name] = file.seek(0, os.SEEK_END)
+        return lengths
+
+    def cut(self, ends: Mapping[str, int] | None = None) -> None:
+        """Cut the two tables back to these lengths; None leaves their headers.
+
+        Raises:
+            FedaggError: a table is shorter than that, so something has been lost.
+        """
+        for name, header in TABLES.items():
+            end = len(",".join(header)) + 1 if ends is None else ends[name]
+            with writing(self.path / name), open(self.path / name, "r+b") as file:
+                length = file.seek(0, os.SEEK_END)
+                if length < end:
+                    raise FedaggError(f"{self.path / name} has lost lines: it holds {length} bytes, and held {end}")
+                file.truncate(end)
 
     def append(self, rows: Iterable[MetricRow]) -> None:
         """Add rows ``(round, split, client, metric, value)``; ``client`` is None for an aggregate."""
@@ -102,18 +144,18 @@ class RunDirectory:
     def update(self, **fields: Any) -> None:
         """Change fields of ``run.json``, atomically."""
         self.info.update(fields)
-        _write_whole(self.path / "run.json", _json(self.info))
+        write_whole(self.path / "run.json", _json(self.info))
 
-    def finish(self, status: str, error: str | None = None) -> None:
-        """Record how the run ended: completed, failed or interrupted."""
+    def finish(self, status: str, error: str | None = None, **fields: Any) -> None:
+        """Record how the run ended: completed, failed or interrupted; and further fields of ``run.json``."""
         if status not in ENDS:
             raise ValueError(f"a run ends as one of {', '.join(ENDS)}; got {status!r}")
-        self.update(status=status, error=error, finished=datetime.now(UTC).isoformat())
+        self.update(status=status, error=error, finished=datetime.now(UTC).isoformat(), **fields)
 
     def _add(self, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
-        with open(self.path / name, "a", encoding="utf-8", newline="") as file:
+        with writing(self.path / name), open(self.path / name, "a", encoding="utf-8", newline="") as file:
             file.write(text.getvalue())
 
 
@@ -209,6 +251,29 @@ def find_runs(*paths: str | Path) -> list[Run]:
     return [_read_or_explain(directory) for directory in sorted(found.values())]
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which two resolved configs differ, with both values, if they can change a result.
+
+    How often checkpoints are written, and where clients run, cannot: those settings may differ.
+    """
+    before, after = dict(_flat(old)), dict(_flat(new))
+    pairs = {key: (before.get(key, "(absent)"), after.get(key, "(absent)")) for key in sorted(before.keys() | after.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and _matters(key)}
+
+
+def _matters(key: str) -> bool:
+    group, _, rest = key.partition(".")
+    return group not in ("checkpoint", "resume") and not (group == "engine" and rest not in RESULT_KEYS)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def _run_directories(path: Path) -> Iterator[Path]:
     if path.is_file():
         path = path.parent
@@ -285,31 +350,3 @@ def _plain(value: Any) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _write_whole(path: Path, text: str, replace: bool = True) -> None:
-    """Write a file so that a reader sees the old text or the new one; with ``replace=False`` an existing file is an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            os.replace(temporary, path)
-        else:
-            _claim(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _claim(temporary: Path, path: Path) -> None:
-    """Give the file its name unless the name is taken, also when two processes try at once."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if path.exists():
-            raise FileExistsError(path) from None
-        os.replace(temporary, path)

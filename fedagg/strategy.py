@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,8 +21,9 @@ from fedagg.cohort import Cohort
 from fedagg.contracts import PreAggregator, Rule, Weighting
 from fedagg.errors import ConfigError
 from fedagg.grid.base import known
-from fedagg.linalg import COLUMNS, weighted_sum
-from fedagg.params import Layout, ModelState, merge_buffers, stack_rows
+from fedagg.linalg import weighted_sum
+from fedagg.params import Layout, ModelState, State, merge_buffers
+from fedagg.rows import stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class Strategy(FlowerStrategy):
 
     A reply is used only if its arrays have the right names and shapes, every float is finite and it claims a finite number of
     examples >= 0. What is dropped is counted and named in ``last_info["rejected"]``; rows that are not finite are also counted
-    against ``f``. If nothing is left the round keeps the old model. Where the rule gives every client a weight,
-    ``last_info["client_weights"]`` holds it by client id.
+    against ``f``. If nothing is left, or fewer rows than expected and than the rule needs, the round keeps the old model.
+    Where the rule gives every client a weight, ``last_info["client_weights"]`` holds it by client id.
 
     Args:
         rule: combines the rows; None is the weighted sum.
@@ -84,10 +85,11 @@ class Strategy(FlowerStrategy):
         if weighting is not None and not self.rule.uses_weights:
             raise ConfigError(f"{self.rule} does not use weights, so weighting={weighting} would have no effect; leave it out")
         self._layout: Layout | None = None
-        self._state: ModelState | None = None
+        self._state: State | None = None
         self._population: int | None = None
+        self._expected = 0  # replies to a round in which all is well
         self._weights: Tensor | None = None
-        self._stuck = False  # whether the last round kept the model; said once, not every round
+        self._kept = False  # whether some round kept the model; a warning the first time, on the record every time
 
     def __repr__(self) -> str:
         return (
@@ -97,19 +99,8 @@ class Strategy(FlowerStrategy):
         )
 
     def aggregate(self, cohort: Cohort) -> Tensor:
-        """Return the step [d] that the server optimizer takes. The hook for methods that are more than the parts.
-
-        A plain weighted sum is computed in float64 from the models as received: the result is then rounded once, and one
-        client that holds all the data gives exactly the model it sent.
-        """
+        """Return the step [d] that the server optimizer takes. The hook for methods that are more than the parts."""
         weights = self._weights = None if self.weighting is None else self.weighting(cohort)
-        if self.rule.associative and not self.pre_aggregators and cohort.received is not None:
-            theta = cohort.params.double()
-            step = torch.empty_like(theta)
-            for start in range(0, len(theta), COLUMNS):
-                block = slice(start, start + COLUMNS)
-                step[block] = self.rule(cohort.received[:, block].double() - theta[block], weights)
-            return step
         rows = cohort.updates
         for pre_aggregator in self.pre_aggregators:
             rows = pre_aggregator(rows)
@@ -128,18 +119,34 @@ class Strategy(FlowerStrategy):
         except ValueError as error:
             raise ConfigError(f"{error}. Lower f (or attack.fraction) or raise cohort") from error
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the parts that have any. A method with state of its own adds to it."""
+        return {name: part.state_dict() for name, part in self._parts().items() if hasattr(part, "state_dict")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``."""
+        parts = self._parts()
+        for name, saved in state.items():
+            if name in parts:
+                parts[name].load_state_dict(saved)
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"rule": self.rule, "weighting": self.weighting, "server_optimizer": self.server_optimizer}
+        return parts | {f"pre_aggregators.{i}": part for i, part in enumerate(self.pre_aggregators)}
+
     # Flower's four calls
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Choose the cohort from the seed tree and send it the model."""
         self._layout = self._layout or known(grid).layout or Layout.of_arrays(arrays)
         self._state = self._layout.read(arrays)
-        reachable = sorted(grid.get_node_ids())
-        self._population = known(grid).population
-        chosen = reachable
+        known_grid = known(grid)
+        reachable, self._population = known_grid.get_node_ids(), known_grid.population
+        chosen: Sequence[int] = reachable
         if self.cohort is not None and self.cohort < len(reachable):
             draw = rng.numpy_generator(self.seed, "sample", server_round)
             chosen = sorted(reachable[i] for i in draw.choice(len(reachable), self.cohort, replace=False))
+        self._expected = self.cohort or len(chosen)
         return self._ask("train", server_round, arrays, config, chosen)
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -148,22 +155,27 @@ class Strategy(FlowerStrategy):
         if layout is None or state is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         rejected: dict[int, str] = {}
-        usable = _usable(layout, replies, rejected)
+        usable = _usable(layout, state.params, replies, rejected)
         self.last_info = {"rejected": rejected}
         not_finite = sum(reason == _NOT_FINITE for reason in rejected.values())
         counts = {"clients": float(len(usable)), "rejected": float(len(rejected)), "not_finite": float(not_finite)}
-        level, self._stuck = (logging.INFO if self._stuck else logging.WARNING), not usable
         if not usable:
-            logger.log(level, "round %d: no reply can be used, the model stays as it was", server_round)
+            self._keep(server_round, "no reply can be used")
             return None, metric_record(counts)
         cohort = self._cohort(server_round, state, usable)
         trusted = None
-        if layout.size("float_buffers"):
-            with self._prepared(server_round, not_finite):  # before the rule itself is called, which may advance its state
-                trusted = self._trusted(cohort)
         self.rule.last_info.pop("client_weights", None)
-        with self._prepared(server_round, not_finite):
-            delta = self.aggregate(cohort)
+        try:
+            if layout.size("float_buffers"):
+                with self._prepared(server_round, not_finite):  # before the rule itself is called, which may advance its state
+                    trusted = self._trusted(cohort)
+            with self._prepared(server_round, not_finite):
+                delta = self.aggregate(cohort)
+        except ValueError as error:
+            if cohort.n >= self._expected:  # not the replies that are missing, but the setting that is impossible
+                raise
+            self._keep(server_round, f"too few replies can be used: {error}")
+            return None, metric_record({**counts, "too_few": 1.0})
         if not self.pre_aggregators and "client_weights" in self.rule.last_info:
             weights = self.rule.last_info["client_weights"].tolist()
             self.last_info["client_weights"] = dict(zip(cohort.client_ids, weights, strict=True))
@@ -179,7 +191,7 @@ class Strategy(FlowerStrategy):
         """Ask every reachable client to evaluate, in the rounds in which clients evaluate."""
         if not self.evaluate_every or server_round % self.evaluate_every:
             return []
-        return self._ask("evaluate", server_round, arrays, config, sorted(grid.get_node_ids()))
+        return self._ask("evaluate", server_round, arrays, config, known(grid).get_node_ids())
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the unweighted means of what the clients report: counts are claims."""
@@ -200,13 +212,12 @@ class Strategy(FlowerStrategy):
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({**config, "server-round": server_round})})
         return [Message(content, dst_node_id=client, message_type=kind) for client in clients]
 
-    def _cohort(self, server_round: int, state: ModelState, usable: list[_Reply]) -> Cohort:
-        received = stack_rows([reply.state.params for reply in usable])
+    def _cohort(self, server_round: int, state: State, usable: list[_Reply]) -> Cohort:
         names = sorted({name for reply in usable for name in reply.metrics} - {"num-examples"})
         return Cohort(
             round=server_round,
             client_ids=[reply.client for reply in usable],
-            updates=None,
+            updates=stack_rows([reply.row for reply in usable]),
             params=state.params,
             num_examples=torch.tensor([reply.metrics["num-examples"] for reply in usable], dtype=torch.float64),
             metrics={
@@ -214,7 +225,6 @@ class Strategy(FlowerStrategy):
                 for name in names
             },
             population=self._population,
-            received=received,
         )
 
     def _trusted(self, cohort: Cohort) -> Tensor | None:
@@ -224,6 +234,11 @@ class Strategy(FlowerStrategy):
             return None
         weights: Tensor = client_weights(cohort.updates)
         return weights
+
+    def _keep(self, server_round: int, reason: str) -> None:
+        level = logging.INFO if self._kept else logging.WARNING
+        logger.log(level, "round %d: the model stays as it was, %s", server_round, reason)
+        self._kept = True
 
     @contextmanager
     def _prepared(self, server_round: int, not_finite: int) -> Iterator[None]:
@@ -242,14 +257,15 @@ _NOT_FINITE = "its model is not finite"
 
 
 class _Reply:
-    """One reply that fits the model: who, which state, what it reports."""
+    """One reply that fits the model: who, which state, what it added to ``theta`` [d], what it reports."""
 
-    def __init__(self, layout: Layout, message: Message) -> None:
+    def __init__(self, layout: Layout, theta: Tensor, message: Message) -> None:
         if message.has_error():
             raise ValueError(f"it failed: {message.error.reason}")
         self.client = message.metadata.src_node_id
-        self.state = layout.read(arrays_of(message))
-        if not self.state.is_finite():
+        self.state = layout.read(arrays_of(message), theta.device)
+        self.row, finite = self.state.update_from(theta)
+        if not (finite and torch.isfinite(self.state.float_buffers).all()):
             raise ValueError(_NOT_FINITE)
         self.metrics = _numbers(message)
         count = self.metrics.setdefault("num-examples", 1.0)
@@ -257,13 +273,13 @@ class _Reply:
             raise ValueError(f"it claims {count} examples")
 
 
-def _usable(layout: Layout, replies: Iterable[Message], rejected: dict[int, str]) -> list[_Reply]:
+def _usable(layout: Layout, theta: Tensor, replies: Iterable[Message], rejected: dict[int, str]) -> list[_Reply]:
     """Return the replies that fit, by ascending client id, one per client; note why each of the others does not."""
     usable: dict[int, _Reply] = {}
     for message in replies:
         client = message.metadata.src_node_id
         try:
-            usable.setdefault(client, _Reply(layout, message))
+            usable.setdefault(client, _Reply(layout, theta, message))
         except ValueError as error:
             rejected[client] = str(error)
     if rejected:

@@ -109,10 +109,10 @@ def test_help_names_the_verbs_with_examples_and_exit_codes(command: Command) -> 
     for words in (["--help"], []):
         done = command(*words)
         assert done.code == 0
-        for verb in ("run", "report", "partition", "list"):
+        for verb in ("run", "resume", "verify", "report", "partition", "list"):
             assert re.search(rf"^ +{verb}\b", done.out, re.MULTILINE)
             assert re.search(rf"^  fedagg {verb} ", done.out, re.MULTILINE)
-        assert "130 interrupted" in done.out
+        assert "130, 143 stopped" in done.out
     assert command("--version").out == f"fedagg {__version__}\n"
 
 
@@ -274,19 +274,23 @@ def test_the_first_lines_are_the_plan_and_then_one_line_a_round(command: Command
     done = command("run", *words, f"hydra.run.dir={tmp_path}/run")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert [line.split()[0] for line in lines[:7]] == ["data", "model", "rounds", "strategy", "world", "changed", "output"]
+    plan = ["data", "model", "rounds", "executor", "memory", "strategy", "world", "changed", "output"]
+    assert [line.split()[0] for line in lines[:9]] == plan
     run = read_run(tmp_path / "run")
     assert "4 clients" in lines[0]
     assert "650 parameters" in lines[1]
     assert "2 x 4 of 4 clients" in lines[2]
-    assert "TrimmedMean(f=1)" in lines[3]
-    assert f"IPM by 25% of the population (clients {run.info['byzantine'][0]}); the server believes f = 1" in lines[4]
-    assert lines[5].split()[1:] == words
-    assert lines[6].split()[1] == str(tmp_path / "run")
+    assert lines[3].startswith("executor  ")
+    assert "1 thread (auto: quicker on a " in lines[3]
+    assert lines[4].startswith("memory    about ")
+    assert "TrimmedMean(f=1)" in lines[5]
+    assert f"IPM by 25% of the population (clients {run.info['byzantine'][0]}); the server believes f = 1" in lines[6]
+    assert lines[7].split()[1:] == words
+    assert lines[8].split()[1] == str(tmp_path / "run")
     accuracy = run.series("accuracy")[1]
-    for number, line in enumerate(lines[7:]):
+    for number, line in enumerate(lines[9:]):
         assert line.startswith(f"trimmed_mean x ipm, seed 3  round {number}/2  accuracy {accuracy[number]:.4f}  loss ")
-    assert len(lines) == 7 + 3
+    assert len(lines) == 9 + 3
     assert "byzantine 1/4" in lines[-1]
     assert run.info["command"] == "fedagg run " + " ".join(words)
 
@@ -381,7 +385,10 @@ def test_ctrl_c_keeps_the_rounds_that_are_done(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert process.returncode == 130
-    assert err == "interrupted: what was computed so far is in the run directory\n"
+    assert err.splitlines() == [
+        "stopping after this round; once more to stop at once",
+        f"stopped; go on with: fedagg resume {tmp_path / 'run'}",
+    ]
     assert "Traceback" not in out
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (info["status"], info["error"]) == ("interrupted", None)

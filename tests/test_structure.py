@@ -23,9 +23,13 @@ FLOWER = {  # where the engine touches Flower, and nowhere else
     "fedagg/grid/adversary.py",
     "fedagg/grid/availability.py",
     "fedagg/grid/base.py",
+    "fedagg/grid/clients.py",
+    "fedagg/grid/faults.py",
     "fedagg/grid/local.py",
+    "fedagg/grid/sanitize.py",
     "fedagg/loop.py",
     "fedagg/params.py",
+    "fedagg/saving.py",  # records as plain containers
     "fedagg/strategy.py",
 }
 ROUND = {"clients", "grid", "strategy", "loop", "experiment", "hydra_app", "cli", "flower"}  # what moves messages and files

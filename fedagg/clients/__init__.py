@@ -1,10 +1,15 @@
 """What a client does: receive a model, train it on its own data, send it back.
 
 A client is a real Flower ``ClientApp`` (``client_app(clients)``). A Grid of ours that is handed ``Clients`` asks for a whole
-cohort at once instead of message by message; the result is the same to the bit.
+cohort at once instead of message by message; one client at a time, the result is the same to the bit.
 
     local.py     the definition of local training (``LocalSGD``)
+    dropout.py   masks that depend on the client alone
     executor.py  who runs it: one client at a time
+    batched.py   or many at once
+    trial.py     whether these can be trained many at once
+    choice.py    which of the two, on which device
+    data.py      where examples come from
     clients.py   ``Clients``: population + model + local training, for a whole cohort
     app.py       the same clients as a Flower ``ClientApp``, one message at a time
 """

@@ -8,9 +8,9 @@ from typing import TypeVar
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedagg.clients.clients import Clients
+from fedagg.clients.clients import Clients, Training
 from fedagg.errors import ClientError, ConfigError
-from fedagg.params import Layout, ModelState
+from fedagg.params import Layout
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
@@ -27,7 +27,7 @@ def client_app(clients: Clients) -> ClientApp:
         client, round = _client_id(context), server_round(message, default=0)
         training = clients.fit(clients.layout.read(arrays_of(message)), [client], round)
         _reraise(training.errors)
-        content = training_content(clients.layout, training.states[0], training.num_examples[0], training.metrics[0])
+        content = training_contents(clients.layout, training)[0]
         return Message(content, reply_to=message)
 
     @app.evaluate()
@@ -42,9 +42,17 @@ def client_app(clients: Clients) -> ClientApp:
     return app
 
 
-def training_content(layout: Layout, state: ModelState, num_examples: int, metrics: Mapping[str, float]) -> RecordDict:
-    """Return what a client sends after training, under the keys Flower's own strategies expect."""
-    return RecordDict({"arrays": layout.record(state), "metrics": metric_record({"num-examples": num_examples, **metrics})})
+def training_contents(layout: Layout, done: Training) -> list[RecordDict]:
+    """Return what each client of a cohort sends after training, under the keys Flower's own strategies expect."""
+    return [
+        RecordDict(
+            {
+                "arrays": layout.record(done.block.sent(i, done.finite[i])),
+                "metrics": metric_record({"num-examples": done.num_examples[i], **done.metrics[i]}),
+            }
+        )
+        for i in range(len(done.client_ids))
+    ]
 
 
 def evaluation_content(num_examples: int, metrics: Mapping[str, float]) -> RecordDict:

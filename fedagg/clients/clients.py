@@ -7,35 +7,39 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import Tensor, nn
 
 from fedagg import rng
-from fedagg.clients.executor import OneAtATime
-from fedagg.clients.local import LocalSGD
+from fedagg.clients.choice import choose, resolve_device
+from fedagg.clients.data import examples
+from fedagg.clients.executor import Block, Job
+from fedagg.clients.local import LocalSGD, LocalTraining
 from fedagg.data import Population
-from fedagg.errors import ClientError, ConfigError
-from fedagg.params import Layout, ModelState
+from fedagg.errors import ClientError
+from fedagg.params import Layout, State
+from fedagg.rows import RowBuffer
 
 Poison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Training:
-    """What a cohort sends after training: row i of the block belongs to ``client_ids[i]``.
+    """What a cohort sends after training: row i of ``block`` belongs to ``client_ids[i]``.
 
     Args:
+        block: the rows; there may be more of them than clients answered.
         client_ids: ascending.
-        states: one model per client; their parameters are rows of one [n, d] matrix.
         num_examples: examples each client trained on.
         metrics: what each client reports beside them.
+        finite: whether each client's row is.
         errors: client id -> what went wrong, for clients that raised; they have no row.
     """
 
+    block: Block
     client_ids: list[int] = field(default_factory=list)
-    states: list[ModelState] = field(default_factory=list)
     num_examples: list[int] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
+    finite: list[bool] = field(default_factory=list)
     errors: dict[int, ClientError] = field(default_factory=dict)
 
 
@@ -60,25 +64,37 @@ class Clients:
         model: the architecture that is trained; its values are not used.
         local: local training.
         seed: the run's seed.
-        device: where to compute, as torch names it.
+        device: where to compute: cpu, cuda, cuda:N, or auto for a GPU where there is one.
+        executor: one_at_a_time, batched, or auto for the quicker one on this device.
+        precision: what forward passes compute in, float32 or bfloat16; everything that is kept is float32 either way.
+        batch: clients that ``batched`` trains at once; None takes as many as a share of the memory holds.
+
+    Attributes:
+        engine: the executor that was chosen, and why.
     """
 
     def __init__(
-        self, population: Population, model: nn.Module, local: LocalSGD | None = None, *, seed: int = 0, device: str = "cpu"
+        self,
+        population: Population,
+        model: nn.Module,
+        local: LocalTraining | None = None,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        executor: str = "auto",
+        precision: str = "float32",
+        batch: int | None = None,
     ) -> None:
-        self.population, self.model, self.local, self.seed, self.device = population, model, local or LocalSGD(), seed, device
-        try:
-            self._executor = OneAtATime(model, torch.device(device))
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"engine.device={device} cannot be used here: {error}") from error
-        self.layout: Layout = self._executor.layout
-        counts = population.num_examples
-        self.ids = [client for client in range(len(population)) if int(counts[client]) > 0]
+        self.population, self.model, self.local, self.seed = population, model, local or LocalSGD(), seed
+        self.device = resolve_device(device)
+        self.engine = choose(population, model, self.local, self.device, executor, precision, batch)
+        self.layout: Layout = self.engine.executor.layout
+        self._examples = examples(population, self.device)
+        self._rows = RowBuffer()
+        self.ids = population.holders
 
-    def fit(
-        self, state: ModelState, client_ids: Sequence[int], round: int, poison: Mapping[int, Poison] | None = None
-    ) -> Training:
-        """Train every client of a cohort from ``state``.
+    def fit(self, state: State, client_ids: Sequence[int], round: int, poison: Mapping[int, Poison] | None = None) -> Training:
+        """Train every client of a cohort from ``state``. What they send lies where ``state`` does.
 
         Args:
             state: the model they receive.
@@ -86,34 +102,37 @@ class Clients:
             round: number of the round, from 1.
             poison: client id -> what an attacker does to that client's data before it trains.
         """
-        result = Training()
-        rows = torch.empty(len(client_ids), self.layout.size(), dtype=self.layout.dtype())
-        with rng.kept_torch():  # dropout draws from the global generators
-            for row, client in zip(rows, client_ids, strict=True):
-                into = self.layout.empty(row)
-                try:
-                    x, y = self.population.train(client)
-                    if poison and client in poison:
-                        x, y = poison[client](x, y)
-                    rng.seed_torch(rng.derive(self.seed, "dropout", round, client))
-                    order = rng.generator(self.seed, "batches", round, client)
-                    metrics = self._executor.train(state, self.local, x, y, order, into)
-                except Exception:
-                    result.errors[client] = ClientError(client, round, "train", traceback.format_exc())
+
+        def job(client: int, x: Tensor, y: Tensor) -> Job:
+            if poison and client in poison:
+                x, y = poison[client](x, y)
+            order = rng.generator(self.seed, "batches", round, client)
+            return Job(x, y, order, noise=rng.derive(self.seed, "dropout", round, client))
+
+        def jobs(clients: Sequence[int]) -> list[Job]:
+            return [job(client, x, y) for client, (x, y) in zip(clients, self._examples(clients), strict=True)]
+
+        base = state.params
+        rows = self._rows.take(len(client_ids), self.layout.size(), base.dtype, base.device)
+        result = Training(Block.over(rows, base, self.layout))
+        with rng.kept_torch():  # a layer that draws at random, other than dropout, uses the global generators
+            for done in self.engine.executor.train(state, self.local, client_ids, jobs, result.block):
+                if done.metrics is None:
+                    result.errors[done.client] = ClientError(done.client, round, "train", done.error)
                     continue
-                result.client_ids.append(client)
-                result.states.append(into)
-                result.num_examples.append(len(y))
-                result.metrics.append(metrics)
+                result.client_ids.append(done.client)
+                result.num_examples.append(done.num_examples)
+                result.metrics.append(done.metrics)
+                result.finite.append(done.finite)
         return result
 
-    def evaluate(self, state: ModelState, client_ids: Sequence[int], round: int) -> Evaluation:
+    def evaluate(self, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
         """Evaluate ``state`` on what every client of a cohort holds out; clients that hold nothing out are left out."""
         result = Evaluation()
         for client in client_ids:
             try:
                 x, y = self.population.validation(client)
-                metrics = self._executor.evaluate(state, x, y)
+                metrics = self.engine.executor.evaluate(state, x, y)
             except Exception:
                 result.errors[client] = ClientError(client, round, "evaluate", traceback.format_exc())
                 continue
@@ -123,10 +142,11 @@ class Clients:
                 result.metrics.append(metrics)
         return result
 
-    def test(self, state: ModelState) -> dict[str, float]:
+    def test(self, state: State) -> dict[str, float]:
         """Return loss and accuracy of ``state`` on the server's test set."""
-        return self._executor.evaluate(state, *self._test_set)
+        return self.engine.executor.evaluate(state, *self._test_set)
 
     @cached_property
     def _test_set(self) -> tuple[Tensor, Tensor]:
-        return self.population.test()
+        x, y = self.population.test()
+        return x.to(self.device), y.to(self.device)

@@ -3,51 +3,167 @@
 from __future__ import annotations
 
 import math
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedagg.clients.local import LocalSGD
-from fedagg.params import ModelState, ResidentModel
+from fedagg import rng
+from fedagg.clients.dropout import seed_dropout
+from fedagg.clients.local import LocalTraining
+from fedagg.params import Layout, ResidentModel, SentState, State, Update
 
 EVALUATION_BATCH = 2048
 
 
-class OneAtATime:
+@dataclass
+class Job:
+    """One client's training in one round.
+
+    Args:
+        x: [m, ...] float, its examples.
+        y: [m] int64, their classes.
+        order: CPU generator that orders the examples.
+        noise: seed of everything else that is random, dropout for one.
+    """
+
+    x: Tensor
+    y: Tensor
+    order: torch.Generator
+    noise: int
+
+
+@dataclass
+class Block:
+    """What a cohort changed, one row per client: ``updates`` [n, d], ``float_buffers`` [n, b], ``int_buffers`` [n, c].
+
+    ``base`` [d] are the parameters all of them received.
+    """
+
+    base: Tensor
+    updates: Tensor
+    float_buffers: Tensor
+    int_buffers: Tensor
+
+    @classmethod
+    def over(cls, updates: Tensor, base: Tensor, layout: Layout) -> Block:
+        """Return a block whose rows of parameters lie in ``updates`` [n, d], with fresh memory for the buffers."""
+        n, device = len(updates), updates.device
+        floats = torch.empty(n, layout.size("float_buffers"), dtype=layout.dtype("float_buffers"), device=device)
+        integers = torch.empty(n, layout.size("int_buffers"), dtype=torch.int64, device=device)
+        return cls(base, updates, floats, integers)
+
+    def below(self, row: int) -> Block:
+        """Return the block without its first rows."""
+        return Block(self.base, self.updates[row:], self.float_buffers[row:], self.int_buffers[row:])
+
+    def sent(self, i: int, finite: bool) -> SentState:
+        """Return what the i-th client sends, without a copy."""
+        return SentState(self.base, Update(self.updates[i], finite), self.float_buffers[i], self.int_buffers[i])
+
+
+@dataclass
+class Outcome:
+    """How one client's training ended.
+
+    Args:
+        client: its id.
+        num_examples: how many it trained on.
+        metrics: what it reports beside its row; None if it failed.
+        finite: whether its row is.
+        error: the traceback of what it raised.
+    """
+
+    client: int
+    num_examples: int = 0
+    metrics: dict[str, float] | None = None
+    finite: bool = True
+    error: str = ""
+
+
+Jobs = Callable[[Sequence[int]], list[Job]]
+"""Makes the jobs of some clients, in their order; may be called again for the same client and then makes the same job."""
+
+
+class Executor(ABC):
+    """Trains the clients of a cohort, and evaluates."""
+
+    layout: Layout
+    device: torch.device
+
+    @abstractmethod
+    def train(self, state: State, local: LocalTraining, clients: Sequence[int], jobs: Jobs, into: Block) -> Iterable[Outcome]:
+        """Train ``clients`` from ``state`` and yield how each ended, in this order.
+
+        The j-th client that does not raise fills row j of ``into``.
+        """
+
+    @abstractmethod
+    def evaluate(self, state: State, x: Tensor, y: Tensor) -> dict[str, float]:
+        """Return mean cross-entropy and accuracy of ``state`` on ``x, y``; NaN for an empty set."""
+
+
+class OneAtATime(Executor):
     """Train and evaluate one client after another, in place.
 
     Args:
         model: the architecture.
         device: where to compute.
+        precision: what the forward pass computes in; parameters, gradients and losses are float32 either way.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, precision: torch.dtype = torch.float32) -> None:
         self.device = device
-        self._resident = ResidentModel(model, device)
-        self.layout = self._resident.layout
+        self.resident = ResidentModel(model, device)
+        self.noise = seed_dropout(self.resident.module)
+        self._forward = autocast(self.resident.module, device, precision)
+        self.layout = self.resident.layout
 
-    def train(
-        self, state: ModelState, local: LocalSGD, x: Tensor, y: Tensor, generator: torch.Generator, into: ModelState
-    ) -> dict[str, float]:
-        """Train from ``state`` on one client's data, write the outcome ``into`` other vectors, return the client's metrics."""
-        self._resident.load(state)
-        module = self._resident.module.train()
-        metrics = local.train(module, x.to(self.device), y.to(self.device), generator)
-        self._resident.store(into)
-        return metrics
+    def train(self, state: State, local: LocalTraining, clients: Sequence[int], jobs: Jobs, into: Block) -> Iterable[Outcome]:
+        module, base, row = self.resident.module.train(), into.base.to(self.device), 0
+        for client in clients:
+            try:
+                (work,) = jobs([client])
+                self.resident.load(state)
+                rng.seed_torch(work.noise)
+                forward = self.noise.during(work.noise, self._forward) if self.noise else self._forward
+                x, y = work.x.to(self.device), work.y.to(self.device)
+                metrics = local.train(forward, self.resident.params, x, y, work.order)
+                finite = self.resident.store_update(base, into.updates[row], into.float_buffers[row], into.int_buffers[row])
+            except Exception:
+                yield Outcome(client, error=traceback.format_exc())
+                module.train()
+                continue
+            row += 1
+            yield Outcome(client, len(work.y), metrics, finite)
 
-    def evaluate(self, state: ModelState, x: Tensor, y: Tensor) -> dict[str, float]:
-        """Return mean cross-entropy and accuracy of ``state`` on ``x, y``; NaN for an empty set."""
+    def evaluate(self, state: State, x: Tensor, y: Tensor) -> dict[str, float]:
         if len(y) == 0:
             return {"loss": math.nan, "accuracy": math.nan}
-        self._resident.load(state)
-        module = self._resident.module.eval()
+        self.resident.load(state)
+        self.resident.module.eval()
         loss, correct = 0.0, 0
         with torch.inference_mode():
             for start in range(0, len(y), EVALUATION_BATCH):
                 batch = slice(start, start + EVALUATION_BATCH)
-                logits, target = module(x[batch].to(self.device)), y[batch].to(self.device)
+                logits, target = self._forward(x[batch].to(self.device)), y[batch].to(self.device)
                 loss += float(functional.cross_entropy(logits, target, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == target).sum())
         return {"loss": loss / len(y), "accuracy": correct / len(y)}
+
+
+def autocast(forward: Callable[..., Tensor], device: torch.device, precision: torch.dtype) -> Callable[..., Tensor]:
+    """Return a forward pass that computes in ``precision`` where torch thinks it safe; its outputs are float32."""
+    if precision == torch.float32:
+        return forward
+
+    def lower(*args: Any) -> Tensor:
+        with torch.autocast(device.type, precision, cache_enabled=False):
+            return forward(*args).float()
+
+    return lower

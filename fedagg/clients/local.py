@@ -2,17 +2,99 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from fedagg.errors import ConfigError
 
+Memory = dict[str, list[Tensor]]
+
+
+class LocalTraining(ABC):
+    """One definition of local training, for one client at a time and for many at once.
+
+    ``batches`` says which examples each step sees, ``loss`` what is minimised, ``step`` how the parameters move. The same
+    ``step`` serves both executors: its tensors are those of one client, or of k clients with a leading dimension k, so it must
+    treat clients alike and apart.
+
+    Attributes:
+        epochs: passes over a client's examples, E.
+    """
+
+    epochs: int
+
+    @abstractmethod
+    def batches(self, m: int, generator: torch.Generator) -> list[Tensor]:
+        """Return the steps of a round in order: for each the indices, among the client's ``m`` examples, of its batch."""
+
+    def loss(self, logits: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the mean cross-entropy of a batch.
+
+        Args:
+            logits: [b, C].
+            y: [b] int64.
+            mask: [b], 1 for the examples that count and 0 for padding; None where all count.
+        """
+        if mask is None:
+            return functional.cross_entropy(logits, y)
+        return (functional.cross_entropy(logits, y, reduction="none") * mask).sum() / mask.sum()
+
+    @abstractmethod
+    def step(self, params: list[Tensor], grads: list[Tensor], memory: Memory) -> None:
+        """Move ``params`` in place.
+
+        Args:
+            params: what is trained.
+            grads: of the loss, alike. They may share memory with each other, so they are only read.
+            memory: lists of tensors with the shapes of ``params`` (or of a leading client dimension alone), empty at a
+                client's first step and kept until its last one of the round.
+        """
+
+    def train(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        params: list[Tensor],
+        x: Tensor,
+        y: Tensor,
+        generator: torch.Generator,
+    ) -> dict[str, float]:
+        """Train one client in place.
+
+        Args:
+            forward: maps a batch [b, ...] to logits [b, C]; depends on ``params``.
+            params: what is trained.
+            x: [m, ...] float, the client's examples, m >= 1.
+            y: [m] int64, their classes, on the device of ``x``.
+            generator: CPU generator that orders the examples.
+
+        Returns:
+            ``loss``: the mean over the steps of the last epoch; ``local_steps``: how many steps were made in all.
+        """
+        memory: Memory = {}
+        losses = []
+        batches = self.batches(len(y), generator)
+        for batch in batches:
+            rows = batch.to(y.device)
+            loss = self.loss(forward(x[rows]), y[rows])
+            grads = list(torch.autograd.grad(loss, params))
+            with torch.no_grad():
+                self.step(params, grads, memory)
+            losses.append(loss.detach())
+        return self.summary(torch.stack(losses).tolist())
+
+    def summary(self, losses: list[float]) -> dict[str, float]:
+        """Return what a client reports of the losses of its steps."""
+        last = losses[-max(1, len(losses) // self.epochs) :]
+        return {"loss": sum(last) / len(last), "local_steps": float(len(losses))}
+
 
 @dataclass(frozen=True)
-class LocalSGD:
+class LocalSGD(LocalTraining):
     """Mini-batch SGD on the cross-entropy, the local solver of FedAvg (McMahan et al., AISTATS 2017, Algorithm 1).
 
     Every epoch visits the client's examples once, in a new random order, in batches of ``batch_size`` (the last may be
@@ -45,42 +127,18 @@ class LocalSGD:
                 f"got lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}"
             )
 
-    def train(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> dict[str, float]:
-        """Train ``model`` in place.
+    def batches(self, m: int, generator: torch.Generator) -> list[Tensor]:
+        orders = (torch.randperm(m, generator=generator) for _ in range(self.epochs))
+        return [batch for order in orders for batch in torch.split(order, self.batch_size)]
 
-        Args:
-            model: in training mode, on the device of ``x``.
-            x: [m, ...] float, the client's examples, m >= 1.
-            y: [m] int64, their classes.
-            generator: CPU generator that orders the examples.
-
-        Returns:
-            ``loss``: the mean over the steps of the last epoch; ``local_steps``: how many steps were made in all.
-        """
-        params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        velocity: list[Tensor] | None = None
-        steps, losses = 0, list[Tensor]()
-        for _ in range(self.epochs):
-            order = torch.randperm(len(y), generator=generator).to(y.device)
-            losses.clear()
-            for batch in torch.split(order, self.batch_size):
-                loss = functional.cross_entropy(model(x[batch]), y[batch])
-                grads = list(torch.autograd.grad(loss, params))
-                with torch.no_grad():
-                    velocity = self._step(params, grads, velocity)
-                losses.append(loss.detach())
-                steps += 1
-        return {"loss": float(torch.stack(losses).mean()), "local_steps": float(steps)}
-
-    def _step(self, params: list[Tensor], grads: list[Tensor], velocity: list[Tensor] | None) -> list[Tensor] | None:
+    def step(self, params: list[Tensor], grads: list[Tensor], memory: Memory) -> None:
         if self.weight_decay:
-            torch._foreach_add_(grads, params, alpha=self.weight_decay)
+            grads = list(torch._foreach_add(grads, params, alpha=self.weight_decay))
         if self.momentum:
-            if velocity is None:
-                velocity = grads
+            if "velocity" in memory:
+                torch._foreach_mul_(memory["velocity"], self.momentum)
+                torch._foreach_add_(memory["velocity"], grads)
             else:
-                torch._foreach_mul_(velocity, self.momentum)
-                torch._foreach_add_(velocity, grads)
-            grads = velocity
+                memory["velocity"] = [grad.clone() for grad in grads]
+            grads = memory["velocity"]
         torch._foreach_add_(params, grads, alpha=-self.lr)
-        return velocity

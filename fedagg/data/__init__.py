@@ -10,8 +10,8 @@
 Symbols: M training samples, T test samples, C classes, N clients. Three pieces, each of which can be replaced:
 
     Dataset      arrays in their own small types; ``features`` turns rows into floats when they are needed
-    a partition  ``(labels [M], num_clients, seed) -> N index arrays``; ``IID``, ``Dirichlet``, ``KClasses``, ``Shards``, or a
-                 function of yours
+    a partition  ``(labels [M], num_clients, seed) -> N index arrays``; ``IID``, ``Dirichlet``, ``KClasses``, ``Shards``,
+                 ``Views``, or a function of yours
     Population   a data set and N index arrays: what clients train on, hold out, and are measured by
 
 ``label_picture(population, path)`` draws who holds what. Nothing here downloads anything, and nothing touches a global random
@@ -25,6 +25,7 @@ from fedagg.data.fashion import fashion_mnist
 from fedagg.data.partitions import IID, Dirichlet, KClasses, Partition, Shards
 from fedagg.data.picture import label_picture
 from fedagg.data.population import Population
+from fedagg.data.views import Views
 
 __all__ = [
     "IID",
@@ -34,6 +35,7 @@ __all__ = [
     "Partition",
     "Population",
     "Shards",
+    "Views",
     "breast_cancer",
     "digits",
     "fashion_mnist",

@@ -1,8 +1,9 @@
 """Partitions: which client gets which training samples.
 
-A partition is called as ``partition(labels [M], num_clients, seed)`` and returns one int64 index array a client. Each one
-here uses every sample exactly once and draws from ``numpy.random.default_rng(seed)`` alone, so equal arguments give equal
-bytes. Any callable of that form is a partition, a plain function too.
+A partition is called as ``partition(labels [M], num_clients, seed)`` and returns one integer index array a client: a list of
+arrays, or a ``fedagg.compact.CSR`` where there are too many clients for an object each. Each one here uses every sample
+exactly once and draws from ``numpy.random.default_rng(seed)`` alone, so equal arguments give equal bytes. Any callable of that
+form is a partition, a plain function too; ``Views`` is one that lets clients share samples.
 
     IID         equal shares at random
     Dirichlet   label skew and unequal sizes: every class is divided in random proportions
@@ -13,6 +14,7 @@ bytes. Any callable of that form is a partition, a plain function too.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from fedagg.compact import Integers
 from fedagg.errors import ConfigError
 
 Indices = list[npt.NDArray[np.int64]]
@@ -31,8 +34,8 @@ DIRICHLET_DRAWS = 11
 class Partition(Protocol):
     """Anything that shares samples out by their labels."""
 
-    def __call__(self, labels: Labels, num_clients: int, seed: int, /) -> Indices:
-        """Return one int64 index array a client, for labels [M]."""
+    def __call__(self, labels: Labels, num_clients: int, seed: int, /) -> Sequence[Integers]:
+        """Return one integer index array a client, for labels [M]."""
         ...
 
 
@@ -212,14 +215,16 @@ class Shards:
         return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]
 
 
-def _checked(partition: object, labels: Labels, num_clients: int, seed: int) -> npt.NDArray[np.int64]:
+def _checked(
+    partition: object, labels: Labels, num_clients: int, seed: int, *, disjoint: bool = True
+) -> npt.NDArray[np.int64]:
     """Return the labels as an int64 array, or raise a ConfigError that names what is wrong."""
     values = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ConfigError(f"{partition} needs integer labels [M]; got {values.dtype} {list(values.shape)}")
     if not (_is_integer(num_clients) and num_clients >= 1):
         raise ConfigError(f"{partition} needs an integer number of clients >= 1; got {num_clients}")
-    if num_clients > len(values):
+    if disjoint and num_clients > len(values):
         raise ConfigError(
             f"{partition} needs at most as many clients as samples; got {num_clients} clients, {len(values)} samples. "
             "Lower the number of clients"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,23 +12,29 @@ import torch
 from torch import Tensor
 
 from fedagg import rng
+from fedagg.compact import CSR, Ids, Integers
 from fedagg.data.datasets import Dataset
-from fedagg.data.partitions import Indices, Partition
+from fedagg.data.partitions import Partition
 from fedagg.errors import ConfigError
 
 
 class Population:
     """Clients 0 .. N - 1 and their samples.
 
-    Only indices are kept; a client's rows become floats when they are asked for, so a population costs 8 bytes a sample.
+    Only row numbers are kept, 4 bytes a sample and 8 bytes a client (8 and 8 for data sets of 2^31 rows or more). What follows
+    from them (sizes, label counts, which samples are held out) is computed when it is asked for and not kept.
 
     Args:
         dataset: whose training set is shared out.
-        indices: one array a client, rows of ``dataset.x_train``. Some may be empty. Two clients may hold the same row.
+        indices: one array a client, rows of ``dataset.x_train``; a ``CSR`` is taken as it is. Some may be empty. Two clients
+            may hold the same row.
         holdout: share of every client's samples, rounded, that it does not train on and can be evaluated on. At least one
             sample stays for training. Which ones depends on ``(seed, client)`` alone.
         seed: of the seed tree.
         partition: what made the indices, for titles; None where they were made by hand.
+
+    Attributes:
+        indices: the samples of every client, held out or not: a sequence of N read-only arrays.
 
     Raises:
         ConfigError: indices that are no rows of the training set, or twice with one client; ``holdout`` outside [0, 1);
@@ -55,14 +60,7 @@ class Population:
         if not 0 <= holdout < 1:
             raise ConfigError(f"holdout must be at least 0 and less than 1; got {holdout}")
         self.dataset, self.holdout, self.seed, self.partition = dataset, holdout, seed, partition
-        self.indices: Indices = [self._checked(client, rows) for client, rows in enumerate(indices)]
-        if not any(len(rows) for rows in self.indices):
-            raise ConfigError(f"a population needs a client with a sample; got {len(self.indices)} clients, all empty")
-        self._train, self._validation = [], []
-        for client, rows in enumerate(self.indices):
-            held_out = self._held_out(client, len(rows))
-            self._train.append(rows[~held_out])
-            self._validation.append(rows[held_out])
+        self.indices = _checked(CSR.of(indices), len(dataset.y_train))
 
     @classmethod
     def split(
@@ -81,11 +79,11 @@ class Population:
             ConfigError: what the partition raises; another number of clients than asked for; an empty client although the
                 partition does not say ``min_size=0``.
         """
-        indices = partition(dataset.y_train, num_clients, seed)
+        indices = CSR.of(partition(dataset.y_train, num_clients, seed))
         if len(indices) != num_clients:
             raise ConfigError(f"{_name(partition)} must return {num_clients} index arrays, one a client; got {len(indices)}")
-        empty = [client for client, rows in enumerate(indices) if len(rows) == 0]
-        if empty and getattr(partition, "min_size", None) != 0:
+        empty = np.flatnonzero(indices.sizes == 0)
+        if len(empty) and getattr(partition, "min_size", None) != 0:
             raise ConfigError(
                 f"{_name(partition)} must give every client a sample; {len(empty)} of {num_clients} have none, the first is "
                 f"client {empty[0]}. Lower the number of clients; empty clients are allowed where partition.min_size is 0"
@@ -96,51 +94,75 @@ class Population:
         """N, how many clients there are, empty ones included."""
         return len(self.indices)
 
+    @cached_property
+    def holders(self) -> Sequence[int]:
+        """Ids of the clients that hold data, ascending; all that can take part in a round."""
+        holds = self.indices.sizes > 0
+        return range(len(self)) if holds.all() else Ids(np.flatnonzero(holds))
+
+    def rows(self, client_id: int) -> Integers:
+        """Return which rows of ``dataset.x_train`` a client trains on, [m] integers, to be read only."""
+        mine = self._held_by(client_id)
+        return mine[~self._held_out(client_id, client_id + 1)] if self.holdout else mine
+
     def train(self, client_id: int) -> tuple[Tensor, Tensor]:
         """Return what a client trains on: float32 features [m, ...] and int64 classes [m]."""
-        return self._rows(self._train, client_id)
+        return self._examples(self.rows(client_id))
 
     def validation(self, client_id: int) -> tuple[Tensor, Tensor]:
         """Return what a client holds out: float32 features [v, ...] and int64 classes [v]; v may be 0."""
-        return self._rows(self._validation, client_id)
+        return self._examples(self._held_by(client_id)[self._held_out(client_id, client_id + 1)])
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Return the server's test set: float32 features [T, ...] and int64 classes [T]. Made anew at every call."""
         return self.dataset.features(self.dataset.x_test), torch.tensor(self.dataset.y_test)
 
-    @cached_property
+    @property
     def sizes(self) -> Tensor:
-        """[N] int64, samples each client holds, whether it trains on them or not."""
-        return torch.tensor([len(rows) for rows in self.indices])
+        """[N] int64, samples each client holds, whether it trains on them or not. Made anew at every call."""
+        return torch.from_numpy(self.indices.sizes)
 
-    @cached_property
+    @property
     def num_examples(self) -> Tensor:
-        """[N] int64, samples each client trains on."""
-        return torch.tensor([len(rows) for rows in self._train])
+        """[N] int64, samples each client trains on. Made anew at every call."""
+        sizes = self.indices.sizes
+        return torch.from_numpy(sizes - self._held_out_counts(sizes))
 
-    @cached_property
+    @property
     def label_counts(self) -> Tensor:
-        """[N, C] int64, samples of each class that each client trains on; rows add up to ``num_examples``."""
-        counts = [np.bincount(self.dataset.y_train[rows], minlength=self.dataset.num_classes) for rows in self._train]
-        return torch.from_numpy(np.stack(counts).astype(np.int64))
+        """[N, C] int64, samples of each class that each client trains on; rows add up to ``num_examples``. Counted anew at
+        every call."""
+        classes = self.dataset.num_classes
+        counts = np.empty((len(self), classes), dtype=np.int64)
+        for first, last in self.indices.blocks():
+            rows, clients = self.indices.block(first, last)
+            trains = ~self._held_out(first, last)
+            cells = clients[trains] * classes + self.dataset.y_train[rows[trains]]
+            counts[first:last] = np.bincount(cells, minlength=(last - first) * classes).reshape(-1, classes)
+        return torch.from_numpy(counts)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of every client's training and held-out indices in client order."""
         digest = hashlib.sha256()
-        for train, validation in zip(self._train, self._validation, strict=True):
-            digest.update(f"{len(train)} {len(validation)}\n".encode())
-            digest.update(train.astype("<i8").tobytes() + validation.astype("<i8").tobytes())
+        for first, last in self.indices.blocks():
+            rows, clients = self.indices.block(first, last)
+            order = np.lexsort((self._held_out(first, last), clients))  # training rows first, each kind as it stands
+            content = rows[order].astype("<i8").tobytes()
+            sizes = self.indices.sizes[first:last]
+            held_out, ends = self._held_out_counts(sizes), 8 * np.cumsum(sizes)
+            for size, held, end in zip(sizes.tolist(), held_out.tolist(), ends.tolist(), strict=True):
+                digest.update(b"%d %d\n" % (size - held, held) + content[end - 8 * size : end])
         return digest.hexdigest()
 
     def summary(self) -> dict[str, int | float]:
         """Return the numbers one wants to see before a run; plain ints and floats."""
-        sizes = np.array([len(rows) for rows in self.indices])
+        sizes = self.indices.sizes
         classes = (self.label_counts > 0).sum(dim=1).numpy()
         return {
             "clients": len(self),
             "samples": int(sizes.sum()),
-            "held_out": sum(map(len, self._validation)),
+            "held_out": int(self._held_out_counts(sizes).sum()),
             "size_min": int(sizes.min()),
             "size_median": float(np.median(sizes)),
             "size_max": int(sizes.max()),
@@ -149,43 +171,56 @@ class Population:
         }
 
     def __str__(self) -> str:
-        numbers = self.summary()
-        sizes = f"{numbers['size_min']} to {numbers['size_max']} samples (median {numbers['size_median']:g})"
-        if numbers["size_min"] == numbers["size_max"]:
-            sizes = f"{numbers['size_min']} samples each"
-        text = f"{len(self)} clients with {sizes} of {self.dataset.name}"
-        return text + (f", {numbers['empty_clients']} of them empty" if numbers["empty_clients"] else "")
+        sizes = self.indices.sizes
+        least, most, empty = int(sizes.min()), int(sizes.max()), int((sizes == 0).sum())
+        each = f"{least} to {most} samples (median {np.median(sizes):g})" if least < most else f"{least} samples each"
+        return f"{len(self)} clients with {each} of {self.dataset.name}" + (f", {empty} of them empty" if empty else "")
 
     def __repr__(self) -> str:
         made = f", {_name(self.partition)}" if self.partition is not None else ""
         return f"<Population of {len(self)} clients: {self.dataset.name}{made}, seed {self.seed}, holdout {self.holdout}>"
 
-    def _checked(self, client: int, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        array: npt.NDArray[Any] = np.asarray(rows)
-        total = len(self.dataset.y_train)
-        if array.size == 0:
-            array = array.astype(np.int64).reshape(-1)
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ConfigError(f"client {client} needs a list of row numbers; got {array.dtype} {list(array.shape)}")
-        if array.size and not (array.min() >= 0 and array.max() < total):
-            raise ConfigError(f"client {client} needs rows in 0 .. {total - 1}; got {array.min()} .. {array.max()}")
-        if len(np.unique(array)) != len(array):
-            raise ConfigError(f"client {client} needs every row once; got {len(array) - len(np.unique(array))} repeated")
-        return array.astype(np.int64)
-
-    def _held_out(self, client: int, size: int) -> npt.NDArray[np.bool_]:
-        """Mark which of a client's samples it holds out."""
-        mask = np.zeros(size, dtype=bool)
-        count = min(int(self.holdout * size + 0.5), size - 1)
-        if count > 0:
-            mask[rng.numpy_generator(self.seed, "holdout", client).permutation(size)[:count]] = True
-        return mask
-
-    def _rows(self, part: Indices, client_id: int) -> tuple[Tensor, Tensor]:
+    def _held_by(self, client_id: int) -> Integers:
         if not 0 <= client_id < len(self):
             raise IndexError(f"client ids are 0 .. {len(self) - 1}; got {client_id}")
-        rows = part[client_id]
+        return self.indices[client_id]
+
+    def _held_out_counts(self, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many samples clients of these sizes hold out."""
+        return np.clip((self.holdout * sizes + 0.5).astype(np.int64), 0, np.maximum(sizes - 1, 0))
+
+    def _held_out(self, first: int, last: int) -> npt.NDArray[np.bool_]:
+        """Mark what the clients ``first`` .. ``last - 1`` hold out, among all their samples one after another."""
+        ends = self.indices.offsets[first : last + 1] - self.indices.offsets[first]
+        mask, sizes = np.zeros(ends[-1], dtype=bool), np.diff(ends)
+        counts = self._held_out_counts(sizes)
+        for i in np.flatnonzero(counts).tolist():
+            drawn = rng.numpy_generator(self.seed, "holdout", first + i).permutation(sizes[i])[: counts[i]]
+            mask[ends[i] + drawn] = True
+        return mask
+
+    def _examples(self, rows: Integers) -> tuple[Tensor, Tensor]:
         return self.dataset.features(self.dataset.x_train[rows]), torch.from_numpy(self.dataset.y_train[rows])
+
+
+def _checked(indices: CSR, total: int) -> CSR:
+    """Return indices of a data set of ``total`` rows in their smallest type, or say which client's are impossible."""
+    for first, last in indices.blocks():
+        rows, clients = indices.block(first, last)
+        outside = clients[(rows < 0) | (rows >= total)]
+        if len(outside):
+            client = first + int(outside[0])
+            mine = indices[client]
+            raise ConfigError(f"client {client} needs rows in 0 .. {total - 1}; got {mine.min()} .. {mine.max()}")
+        cells = np.sort(clients * total + rows.astype(np.int64, copy=False))
+        repeated = cells[1:][cells[1:] == cells[:-1]]
+        if len(repeated):
+            client = int(repeated[0]) // total
+            times = int((repeated // total == client).sum())
+            raise ConfigError(f"client {first + client} needs every row once; got {times} repeated")
+    if not len(indices.flat):
+        raise ConfigError(f"a population needs a client with a sample; got {len(indices)} clients, all empty")
+    return CSR(indices.flat.astype(np.int32 if total < 2**31 else np.int64, copy=False), indices.offsets)
 
 
 def _name(partition: object) -> str:

@@ -3,11 +3,15 @@
 LocalGrid     clients run in this process
 Adversary     a Grid around a Grid: Byzantine clients' replies are replaced
 Availability  a Grid around a Grid: decides which clients can be reached in a round
+Faults        a Grid around a Grid: replies get lost, come late, damaged or twice
+Sanitize      a Grid around a Grid: replies that do not fit never reach the strategy
 """
 
 from fedagg.grid.adversary import Adversary
 from fedagg.grid.availability import Availability, Bernoulli
 from fedagg.grid.base import SimulationGrid, WorldGrid
+from fedagg.grid.faults import Faults
 from fedagg.grid.local import LocalGrid
+from fedagg.grid.sanitize import Sanitize
 
-__all__ = ["Adversary", "Availability", "Bernoulli", "LocalGrid", "SimulationGrid", "WorldGrid"]
+__all__ = ["Adversary", "Availability", "Bernoulli", "Faults", "LocalGrid", "Sanitize", "SimulationGrid", "WorldGrid"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -17,11 +17,10 @@ from torch import Tensor
 
 from fedagg import rng
 from fedagg.clients.app import arrays_of
-from fedagg.clients.clients import Poison
 from fedagg.contracts import Attack
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
-from fedagg.params import Layout
+from fedagg.params import Layout, SentState, State, Update
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +81,16 @@ class Adversary(WorldGrid):
     def round_info(self) -> dict[str, float]:
         return {**super().round_info(), "byzantine": float(len(self._present)), "attack_void": float(self._void)}
 
+    def state_dict(self) -> dict[str, Any]:
+        attack = self.attack.state_dict() if hasattr(self.attack, "state_dict") else None
+        return {**super().state_dict(), "params": self._params, "attack": attack}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._params = state["params"]
+        if hasattr(self.attack, "load_state_dict"):
+            self.attack.load_state_dict(state["attack"])
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return self.grid.push_messages(self._prepare(messages))
 
@@ -92,11 +101,11 @@ class Adversary(WorldGrid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         return self._corrupt(list(self.grid.send_and_receive(self._prepare(messages), timeout=timeout)))
 
-    def _draw(self, ids: Iterable[int], *path: int) -> frozenset[int]:
-        candidates = sorted(ids)
-        count = math.floor(self.fraction * len(candidates) + 0.5)
-        drawn = rng.numpy_generator(self.seed, "byzantine", *path).choice(len(candidates), count, replace=False)
-        return frozenset(candidates[i] for i in drawn)
+    def _draw(self, ids: Sequence[int], *path: int) -> frozenset[int]:
+        """Draw the Byzantine ones among these clients, ascending."""
+        count = math.floor(self.fraction * len(ids) + 0.5)
+        drawn = rng.numpy_generator(self.seed, "byzantine", *path).choice(len(ids), count, replace=False)
+        return frozenset(ids[i] for i in drawn.tolist())
 
     def _prepare(self, messages: Iterable[Message]) -> list[Message]:
         """Before clients train: settle who is Byzantine, remember the model that is sent, poison data."""
@@ -106,26 +115,16 @@ class Adversary(WorldGrid):
             return messages
         ids = {message.metadata.dst_node_id for message in asked}
         if self.sampling == "cohort":
-            self._byzantine = self._draw(ids, self.round)
+            self._byzantine = self._draw(sorted(ids), self.round)
         self._present = self._byzantine & ids
         arrays = arrays_of(asked[0])
         self._layout = self.layout or Layout.of_arrays(arrays)
-        params = self._layout.read(arrays).params.clone()
-        self._last_delta = None if self._params is None else params - self._params
+        params = self._layout.read(arrays).params
+        self._last_delta = None if self._params is None else params - self._params.to(params.device)
         self._params = params
         if hasattr(self.attack, "poison"):
-            self.poison({client: self._poison_of(client) for client in sorted(self._present)})
+            self.poison({client: _Poison(self.attack, self.seed, self.round, client) for client in sorted(self._present)})
         return messages
-
-    def _poison_of(self, client: int) -> Poison:
-        round = self.round
-
-        def poison(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            with rng.lend_generator(self.attack, rng.generator(self.seed, "poison", round, client)):
-                poisoned: tuple[Tensor, Tensor] = self.attack.poison(x, y)  # type: ignore[attr-defined]
-            return poisoned
-
-        return poison
 
     def _corrupt(self, replies: list[Message]) -> list[Message]:
         """Return the replies, the Byzantine ones replaced; a reply that does not fit the model is nobody's to use."""
@@ -136,18 +135,17 @@ class Adversary(WorldGrid):
         for reply in replies:
             if reply.has_content() and reply.metadata.message_type == "train":
                 with suppress(ValueError):
-                    states[reply.metadata.src_node_id] = layout.read(arrays_of(reply))
-        deltas = {client: states[client].params - params for client in sorted(states)}
-        bad = [client for client in deltas if client in self._byzantine]
-        honest = [client for client in deltas if client not in self._byzantine]
+                    states[reply.metadata.src_node_id] = layout.read(arrays_of(reply), params.device)
+        bad = [client for client in sorted(states) if client in self._byzantine]
+        honest = [client for client in sorted(states) if client not in self._byzantine]
         if not bad:
             return replies
-        own = torch.stack([deltas[client] for client in bad])
+        own = torch.stack([states[client].update_from(params).row for client in bad])
         alone = not honest or self.attack.knowledge in ("own", "corrupted")
         try:
             with rng.lend_generator(self.attack, rng.generator(self.seed, "attack", self.round)):
                 rows = self.attack(
-                    own if alone else torch.stack([deltas[client] for client in honest]),
+                    own if alone else torch.stack([states[client].update_from(params).row for client in honest]),
                     len(bad),
                     own=own,
                     last_delta=self._last_delta,
@@ -159,9 +157,7 @@ class Adversary(WorldGrid):
             logger.warning("round %d: no attack, the Byzantine clients send honest updates: %s", self.round, error)
             self._void = True
             return replies
-        forged = {
-            client: layout.record(replace(states[client], params=params + row)) for client, row in zip(bad, rows, strict=True)
-        }
+        forged = {client: layout.record(_lie(states[client], params, row)) for client, row in zip(bad, rows, strict=True)}
         return [
             self._forge(reply, forged[reply.metadata.src_node_id]) if reply.metadata.src_node_id in forged else reply
             for reply in replies
@@ -180,3 +176,25 @@ class Adversary(WorldGrid):
         forged = copy.copy(reply)
         forged.content = content
         return forged
+
+
+@dataclass(frozen=True)
+class _Poison:
+    """What the attack does to one client's data in one round. It can travel to where that client trains."""
+
+    attack: Attack
+    seed: int
+    round: int
+    client: int
+
+    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        with rng.lend_generator(self.attack, rng.generator(self.seed, "poison", self.round, self.client)):
+            poisoned: tuple[Tensor, Tensor] = self.attack.poison(x, y)  # type: ignore[attr-defined]
+        return poisoned
+
+
+def _lie(honest: State, params: Tensor, row: Tensor) -> State:
+    """Return ``honest`` with another update [d]. A row of the round's matrix is written in place: nobody else has seen it."""
+    if isinstance(honest, SentState) and honest.base is params:
+        row = honest.update.row.copy_(row)
+    return SentState(params, Update.checked(row), honest.float_buffers, honest.int_buffers)

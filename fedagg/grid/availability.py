@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedagg import rng
+from fedagg.compact import Ids
 from fedagg.errors import ConfigError, FedaggError
 from fedagg.grid.base import WorldGrid
 
@@ -70,6 +71,7 @@ class Availability(WorldGrid):
             raise ConfigError(f"unreachable must be hide or silent; got {unreachable}")
         self.participation, self.unreachable = participation, unreachable
         self._asked = 0
+        self._known: tuple[int, Ids] | None = None  # the round, and who can be reached in it
 
     def begin_round(self, round: int) -> None:
         super().begin_round(round)
@@ -78,7 +80,7 @@ class Availability(WorldGrid):
     def round_info(self) -> dict[str, float]:
         return {**super().round_info(), "reachable": float(len(self._reachable()))}
 
-    def get_node_ids(self) -> Iterable[int]:
+    def get_node_ids(self) -> Sequence[int]:
         """Return the ids a strategy may ask.
 
         Raises:
@@ -105,11 +107,13 @@ class Availability(WorldGrid):
     def _reached(self, messages: Iterable[Message]) -> list[Message]:
         messages = self._enter_round(messages)
         self._asked = 0
-        reachable = set(self._reachable())
+        reachable = self._reachable()
         return [message for message in messages if message.metadata.dst_node_id in reachable]
 
-    def _reachable(self) -> list[int]:
-        available = self.participation.available(self.round)
-        if len(available) != self.population:
-            raise ConfigError(f"participation is for {len(available)} clients; the population has {self.population}")
-        return [client for client in self.grid.get_node_ids() if bool(available[client])]
+    def _reachable(self) -> Ids:
+        if self._known is None or self._known[0] != self.round:
+            available = self.participation.available(self.round)
+            if len(available) != self.population:
+                raise ConfigError(f"participation is for {len(available)} clients; the population has {self.population}")
+            self._known = self.round, Ids.of(self.grid.get_node_ids()).where(available.bool().numpy())
+        return self._known[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -26,8 +26,12 @@ class SimulationGrid(Grid):
 
     @property
     @abstractmethod
-    def client_ids(self) -> list[int]:
+    def client_ids(self) -> Sequence[int]:
         """Clients that can ever be asked: those that hold data, ascending. A client's id is its node id."""
+
+    @abstractmethod
+    def get_node_ids(self) -> Sequence[int]:
+        """Clients that can be asked now, ascending."""
 
     @property
     @abstractmethod
@@ -51,6 +55,13 @@ class SimulationGrid(Grid):
     def round_info(self) -> dict[str, float]:
         """Return what happened in this round, for the metrics: numbers by name."""
         return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold of this Grid and those below it, in tensors, records and plain containers."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``."""
 
     @abstractmethod
     def poison(self, attacks: Mapping[int, Poison]) -> None:
@@ -85,9 +96,6 @@ class _PassingGrid(SimulationGrid):
     ) -> Message:
         return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
-    def get_node_ids(self) -> Iterable[int]:
-        return self.grid.get_node_ids()
-
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return self.grid.push_messages(self._enter_round(messages))
 
@@ -105,7 +113,10 @@ class OutsideGrid(_PassingGrid):
         self.grid = grid
 
     @property
-    def client_ids(self) -> list[int]:
+    def client_ids(self) -> Sequence[int]:
+        return self.get_node_ids()
+
+    def get_node_ids(self) -> Sequence[int]:
         return sorted(self.grid.get_node_ids())
 
     @property
@@ -130,8 +141,11 @@ class WorldGrid(_PassingGrid):
         self.grid = known(grid)
 
     @property
-    def client_ids(self) -> list[int]:
+    def client_ids(self) -> Sequence[int]:
         return self.grid.client_ids
+
+    def get_node_ids(self) -> Sequence[int]:
+        return self.grid.get_node_ids()
 
     @property
     def population(self) -> int:
@@ -152,8 +166,22 @@ class WorldGrid(_PassingGrid):
     def round_info(self) -> dict[str, float]:
         return self.grid.round_info()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"grid": self.grid.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.grid.load_state_dict(state["grid"])
+
     def poison(self, attacks: Mapping[int, Poison]) -> None:
         self.grid.poison(attacks)
+
+
+def layers(grid: Grid) -> Iterator[Grid]:
+    """Yield a Grid, the Grid it is wrapped around, and so on down to where the clients are."""
+    yield grid
+    while isinstance(grid, _PassingGrid):
+        grid = grid.grid
+        yield grid
 
 
 def known(grid: Grid) -> SimulationGrid:

@@ -1,10 +1,13 @@
+import hashlib
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
-from fedagg.data import IID, Dataset, Dirichlet, KClasses, Population, Shards, digits
+from fedagg import compact, rng
+from fedagg.compact import CSR
+from fedagg.data import IID, Dataset, Dirichlet, KClasses, Population, Shards, Views, digits
 from fedagg.errors import ConfigError
 
 PARTITIONS = [IID(), Dirichlet(0.5), KClasses(2), Shards(2)]
@@ -54,6 +57,53 @@ def test_the_held_out_rows_depend_on_seed_and_client_alone(toy):
     assert held_out(first, 1) == held_out(Population(toy, [[], parts[1]], holdout=0.25, seed=1), 1)
     assert held_out(first, 1) != held_out(Population(toy, parts, holdout=0.25, seed=2), 1)
     assert held_out(first, 0) != [number - 40 for number in held_out(first, 1)]
+
+
+@pytest.mark.parametrize("block", [1, 30, compact.BLOCK])
+@pytest.mark.parametrize("holdout", [0.0, 0.25, 0.9])
+def test_everything_derived_is_as_defined(toy, holdout, block, monkeypatch):
+    """The definitions client by client in plain Python; they also keep the fingerprints of runs that exist."""
+    monkeypatch.setattr(compact, "BLOCK", block)
+    parts = [[], list(range(90, 50, -1)), [7], [], [3, 1], list(range(20)), []]
+    digest, counts = hashlib.sha256(), []
+    population = Population(toy, parts, holdout=holdout, seed=4)
+    for client, rows in enumerate(parts):
+        count = max(0, min(int(holdout * len(rows) + 0.5), len(rows) - 1))
+        drawn = rng.numpy_generator(4, "holdout", client).permutation(len(rows))[:count] if count else []
+        held = [row for place, row in enumerate(rows) if place in drawn]
+        kept = [row for place, row in enumerate(rows) if place not in drawn]
+        assert population.rows(client).tolist() == kept
+        assert numbers(population.train(client)[0]) == kept
+        assert numbers(population.validation(client)[0]) == held
+        counts.append([sum(row % 4 == label for row in kept) for label in range(4)])
+        digest.update(f"{len(kept)} {len(held)}\n".encode() + np.array(kept + held, dtype="<i8").tobytes())
+    assert population.fingerprint == digest.hexdigest()
+    assert population.label_counts.tolist() == counts
+    assert population.num_examples.tolist() == [sum(row) for row in counts]
+    assert population.sizes.tolist() == [0, 40, 1, 0, 2, 20, 0]
+    assert population.summary()["held_out"] == 63 - sum(map(sum, counts))
+    assert {array.dtype for array in (population.sizes, population.num_examples, population.label_counts)} == {torch.int64}
+
+
+def test_a_csr_is_the_same_population_as_a_list(toy):
+    parts = [[4, 2], [], [100, 5, 6]]
+    flat = np.array([4, 2, 100, 5, 6], dtype=np.int32)
+    population = Population(toy, CSR(flat, np.array([0, 2, 2, 5])), holdout=0.5, seed=1)
+    assert population.fingerprint == Population(toy, parts, holdout=0.5, seed=1).fingerprint
+    assert [rows.tolist() for rows in population.indices] == parts
+    assert np.shares_memory(population.indices.flat, flat)
+    again = Population(toy, population.indices)
+    assert np.shares_memory(again.indices.flat, flat)
+    assert Population(toy, CSR(flat.astype(np.uint64), np.array([0, 2, 2, 5])), 0.5, 1).fingerprint == population.fingerprint
+    with pytest.raises(ValueError, match="read-only"):
+        population.indices[0][0] = 1
+
+
+def test_holders_are_the_clients_with_data(toy):
+    assert Population(toy, [[0], [1], [2]]).holders == range(3)
+    holders = Population(toy, [[], [1], [], [2, 3], []], holdout=0.9).holders
+    assert list(holders) == [1, 3]
+    assert [client in holders for client in range(-1, 6)] == [False, False, True, False, True, False, False]
 
 
 def test_the_same_call_gives_the_same_population_and_no_global_generator_moves(toy):
@@ -128,6 +178,9 @@ def test_held_out_rows_do_not_make_a_client_empty(toy):
     ("indices", "holdout", "says"),
     [
         ([[0, 1], [120]], 0, "client 1 needs rows in 0 .. 119; got 120 .. 120"),
+        ([[0], [], [5], [1, 3, 130, 125]], 0, "client 3 needs rows in 0 .. 119; got 1 .. 130"),
+        ([[2**63 + 7]], 0, "client 0 needs rows in 0 .. 119"),
+        ([[0], [], [7, 9, 7, 9, 7], [5, 5]], 0, "client 2 needs every row once; got 3 repeated"),
         ([[-1]], 0, "client 0 needs rows in 0 .. 119"),
         ([[3, 3, 4]], 0, "client 0 needs every row once; got 1 repeated"),
         ([[0.5]], 0, "list of row numbers; got float64"),
@@ -138,7 +191,9 @@ def test_held_out_rows_do_not_make_a_client_empty(toy):
         ([[1]], -0.1, "holdout must be"),
     ],
 )
-def test_impossible_populations_are_refused(toy, indices, holdout, says):
+@pytest.mark.parametrize("block", [1, compact.BLOCK])
+def test_impossible_populations_are_refused(toy, indices, holdout, says, block, monkeypatch):
+    monkeypatch.setattr(compact, "BLOCK", block)
     with pytest.raises(ConfigError, match=says):
         Population(toy, indices, holdout=holdout)
 
@@ -188,3 +243,21 @@ def test_a_large_population_costs_indices_not_floats():
     finally:
         tracemalloc.stop()
     assert np.shares_memory(data.x_train, x)
+
+
+def test_a_client_costs_its_indices_and_little_more():
+    """32 samples of 4 bytes and an offset of 8 are 136 bytes; what is asked for on the way is not kept."""
+    data = Dataset(
+        "blank", np.zeros((60000, 1), np.uint8), np.arange(60000) % 10, np.zeros((1, 1), np.uint8), [0], 10, "zeros"
+    )
+    clients = 50_000
+    tracemalloc.start()
+    try:
+        population = Population.split(data, Views(32), clients)
+        assert population.holders == range(clients)
+        assert population.label_counts.sum() == population.num_examples.sum() == population.sizes.sum() == 32 * clients
+        assert len(population.fingerprint) == 64
+        assert population.summary()["samples"] == 32 * clients
+        assert tracemalloc.get_traced_memory()[0] < 150 * clients
+    finally:
+        tracemalloc.stop()

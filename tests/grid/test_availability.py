@@ -8,7 +8,7 @@ from flwr.app import Message
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from fedagg import Adversary, Availability, ConfigError, FedaggError, LocalGrid, Strategy, run
+from fedagg import Adversary, Availability, Clients, ConfigError, FedaggError, LocalGrid, Population, Strategy, run
 from fedagg.attacks import SignFlip
 from fedagg.grid import Bernoulli
 
@@ -60,6 +60,32 @@ def test_a_strategy_that_waits_is_stopped(grid: LocalGrid, model: nn.Module, mon
     strategy = FedAvg(min_train_nodes=6, min_available_nodes=6, fraction_evaluate=0.0)
     with pytest.raises(FedaggError, match=r"round 1: the strategy waits for more clients than the 2 of 6 .*silent"):
         run(Availability(grid, Fixed({1: [0, 1]})), strategy, model, rounds=1)
+
+
+def test_only_clients_with_data_can_be_reached(population: Population, model: nn.Module, ask: Ask) -> None:
+    some = Population(population.dataset, [[], [0, 1], [2], [], [3], []])
+    world = Availability(LocalGrid(Clients(some, model)), Fixed({1: [0, 2, 3, 4], 2: [0, 1]}))
+    for round, reachable in ((1, [2, 4]), (2, [1])):
+        world.begin_round(round)
+        assert list(world.get_node_ids()) == reachable
+        assert world.round_info()["reachable"] == len(reachable)
+    assert [reply.metadata.src_node_id for reply in world.send_and_receive(ask([0, 1, 2], round=2))] == [1]
+
+
+def test_a_pattern_is_asked_once_a_round(grid: LocalGrid, model: nn.Module) -> None:
+    """For a million clients each time costs as much as training some of them."""
+
+    asked = []
+
+    class Noting(Fixed):
+        def available(self, round: int) -> torch.Tensor:
+            asked.append(round)
+            return super().available(round)
+
+    world = Availability(grid, Noting({1: [0, 1], 2: [5]}))
+    result = run(world, Strategy(), model, rounds=2)
+    assert asked == [1, 2]
+    assert result.series("reachable", "server") == [(1, 2.0), (2, 1.0)]
 
 
 def test_worlds_can_be_stacked(grid: LocalGrid, model: nn.Module) -> None:

@@ -92,8 +92,8 @@ def test_a_run_with_batch_norm_keeps_buffers_out_of_the_rule(dataset: Dataset) -
     assert result.arrays["2.num_batches_tracked"].numpy() == 4 * 3 * 9  # 288 examples: 9 steps an epoch
 
 
-def test_one_client_with_all_the_data_is_plain_sgd_exactly(dataset: Dataset) -> None:
-    """FedAvg over one client against a loop written with torch.optim."""
+def test_one_client_with_all_the_data_is_plain_sgd(dataset: Dataset) -> None:
+    """FedAvg over one client against a loop written with torch.optim, up to the rounding of an update once a round."""
     from fedagg import rng
     from fedagg.models import build, mlp
 
@@ -116,7 +116,7 @@ def test_one_client_with_all_the_data_is_plain_sgd_exactly(dataset: Dataset) -> 
                 optimizer.step()
     expected, got = layout.gather(plain), layout.read(result.arrays)
     for kind in KINDS:
-        assert torch.equal(getattr(got, kind), getattr(expected, kind))
+        torch.testing.assert_close(getattr(got, kind), getattr(expected, kind), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.9, 0.0), (0.0, 0.01), (0.9, 0.01)])
@@ -129,7 +129,7 @@ def test_local_sgd_is_torch_sgd(dataset: Dataset, momentum: float, weight_decay:
     x, y = dataset.features(dataset.x_train[:50]), torch.tensor(np.array(dataset.y_train[:50]))
     ours, theirs = fresh(), fresh()
     metrics = LocalSGD(epochs=3, batch_size=16, lr=0.1, momentum=momentum, weight_decay=weight_decay).train(
-        ours, x, y, torch.Generator().manual_seed(1)
+        ours, list(ours.parameters()), x, y, torch.Generator().manual_seed(1)
     )
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(1)

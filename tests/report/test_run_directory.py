@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_record(run, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", no_replace)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FedaggError, match=r"run\.json cannot be written: disk full"):
         run.update(rounds_done=1)
     assert info(run)["rounds_done"] == 0
     assert not [file for file in run.path.iterdir() if file.name.startswith(".")]

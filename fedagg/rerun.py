@@ -1,0 +1,129 @@
+"""Runs that are run again: to go on where they ended, or to see whether they come out the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedagg.disk import Lock
+from fedagg.errors import ConfigError
+from fedagg.results import RESULT_KEYS, Run, differences, find_runs, read_run
+
+
+def to_go_on_with(cfg: DictConfig, directory: Path, elsewhere: Path | None) -> Run | None:
+    """Return the run that ``resume=auto`` means: that in ``directory``, else the newest of this config ``elsewhere``.
+
+    Args:
+        cfg: the composed config.
+        directory: where the run would go.
+        elsewhere: a folder of runs, looked through where ``directory`` holds none; one that is not complete comes first.
+    """
+    if (directory / "run.json").exists():
+        return read_run(directory)
+    if elsewhere is None or not any(elsewhere.rglob("run.json")):
+        return None
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    alike = [run for run in find_runs(elsewhere) if not run.problem and _could_be(run.config, config) and not _in_use(run)]
+    return max(alike, key=lambda run: (run.status != "completed", str(run.info["started"])), default=None)
+
+
+def _could_be(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a run may be one of this config, in which some values are only filled in when it is built."""
+    return all(value in (None, "auto") or key.startswith("task.") for key, (_, value) in differences(old, new).items())
+
+
+def _in_use(run: Run) -> bool:
+    try:
+        with Lock(run.path):
+            return False
+    except ConfigError:
+        return True
+
+
+def resume(path: Path) -> None:
+    """Go on with the run in ``path``.
+
+    Raises:
+        ConfigError: there is none, or it is complete.
+    """
+    from fedagg.experiment import run_experiment
+    from fedagg.progress import watcher
+
+    old = read_run(path)
+    if old.status == "completed":
+        raise ConfigError(f"the run in {path} is complete; there is nothing to go on with")
+    title = f"{old.label.get('strategy', '?')} x {old.label.get('attack', '?')}, seed {old.seed}"
+    with ExitStack() as stack:
+        run_experiment(OmegaConf.create(old.config), path, resume=True, watch=watcher(stack, title, [f"output    {path}"]))
+
+
+def verify(path: Path, overrides: Sequence[str] = ()) -> bool:
+    """Repeat a completed run and say whether the same numbers come out, to the bit.
+
+    Args:
+        path: the run directory; nothing in it is changed.
+        overrides: other settings of ``engine``, for example ``engine=ray`` or ``engine.workers=3``.
+
+    Raises:
+        ConfigError: the run is not complete, or an override is of something else.
+    """
+    from fedagg.experiment import run_experiment
+    from fedagg.provenance import describe_machine
+
+    old = read_run(path)
+    if old.status != "completed":
+        raise ConfigError(f"only a completed run can be verified; {path} is {old.status}. Go on with fedagg resume {path}")
+    cfg = OmegaConf.create(old.config)
+    if overrides:
+        cfg.engine = _engine(cfg, overrides)
+    with tempfile.TemporaryDirectory(prefix="fedagg-verify-") as folder:
+        again_path = Path(folder) / "run"
+        run_experiment(cfg, again_path)
+        again = read_run(again_path)
+        same_rows = (path / "metrics.csv").read_bytes() == (again_path / "metrics.csv").read_bytes()
+        same_model = old.info["parameters"] == again.info["parameters"]
+        if same_rows and same_model:
+            print(f"same: {len(old.metrics)} metrics and the final parameters of {path} came out again, to the bit")
+            return True
+        print(f"NOT the same: {path}")
+        if not same_rows:
+            print(f"  first difference  {_first_difference(path / 'metrics.csv', again_path / 'metrics.csv')}")
+        print(f"  final parameters  {'same' if same_model else 'differ'}")
+    for group, values in describe_machine(cfg.engine.device).items():
+        for name, value in values.items():
+            if old.info[group].get(name) != value:
+                print(f"  {group.removesuffix('s')}           {name}: {old.info[group].get(name)} then, {value} now")
+    return False
+
+
+def _engine(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return the engine that the overrides describe: a choice of the group, or changes to the run's own."""
+    from fedagg.hydra_app import compose
+
+    other = [override for override in overrides if override.partition("=")[0].partition(".")[0] != "engine"]
+    if other:
+        raise ConfigError(f"only engine settings can be changed when a run is verified; got {' '.join(other)}")
+    if any(override.startswith("engine=") for override in overrides):
+        engine: DictConfig = compose(overrides).engine
+        for key in RESULT_KEYS:  # what decides the bits stays as it was, unless it is asked for
+            if not any(override.startswith(f"engine.{key}=") for override in overrides):
+                engine[key] = cfg.engine[key]
+        return engine
+    changed = OmegaConf.merge({"engine": cfg.engine}, OmegaConf.from_dotlist(list(overrides)))
+    unknown = sorted(set(changed.engine) - set(cfg.engine))
+    if unknown:
+        raise ConfigError(f"no setting engine.{unknown[0]}; this engine has {', '.join(cfg.engine)}")
+    return changed.engine  # type: ignore[no-any-return]
+
+
+def _first_difference(old: Path, new: Path) -> str:
+    lines = [path.read_text().splitlines() for path in (old, new)]
+    for before, after in zip(*lines, strict=False):
+        if before != after:
+            return f"{before} then, {after} now"
+    return f"{len(lines[0])} lines then, {len(lines[1])} now"
