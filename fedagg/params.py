@@ -20,7 +20,6 @@ from flwr.app import Array, ArrayRecord
 from torch import Tensor, nn
 
 Kind = Literal["params", "float_buffers", "int_buffers"]
-CHUNK = 1 << 16  # numbers that stay in a processor's cache between two looks at them
 KINDS: tuple[Kind, ...] = ("params", "float_buffers", "int_buffers")
 
 
@@ -262,30 +261,21 @@ class ResidentModel:
         for slot, tensor in self._apart:
             tensor.copy_(self.layout.view(state, slot))
 
-    def store_update(self, base: Tensor, row: Tensor, float_buffers: Tensor, int_buffers: Tensor) -> bool:
-        """Write what was added to ``base`` [d] into ``row`` [d], and the buffers beside it; return whether the row is finite.
-
-        It is checked here, part by part, because here it is still in the processor's cache.
-        """
+    def store_update(self, base: Tensor, row: Tensor, float_buffers: Tensor, int_buffers: Tensor) -> None:
+        """Write what was added to ``base`` [d] into ``row`` [d], and the buffers beside it."""
         for (module, name), tensor in self._buffers.items():
             if getattr(module, name) is not tensor:
                 tensor.copy_(getattr(module, name))
-        squares = 0.0
-        width = CHUNK if self._memory.params.device.type == "cpu" else max(1, len(row))  # on a GPU every look has to wait
-        for start in range(0, len(row), width):
-            part = slice(start, start + width)
-            if base.device == row.device:
-                torch.sub(self._memory.params[part], base[part], out=row[part])
-            else:
-                row[part] = self._memory.params[part] - base[part]
-            squares += row[part].dot(row[part]).item()
+        if base.device == row.device:
+            torch.sub(self._memory.params, base, out=row)
+        else:
+            row.copy_(self._memory.params - base)
         for kind, into in (("float_buffers", float_buffers), ("int_buffers", int_buffers)):
             if len(into):
                 into.copy_(getattr(self._memory, kind))
                 for slot, tensor in self._apart:
                     if slot.kind == kind:
                         into[slot.offset : slot.offset + slot.size].view(slot.shape).copy_(tensor)
-        return math.isfinite(squares)
 
 
 class TensorArray(Array):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
@@ -14,7 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from fedagg.clients.dropout import pass_keys
-from fedagg.clients.executor import Block, Executor, Job, Jobs, OneAtATime, Outcome, autocast
+from fedagg.clients.executor import Block, Executor, Job, Jobs, OneAtATime, Outcome, autocast, made
 from fedagg.clients.local import LocalTraining, Memory
 from fedagg.params import Slot, State
 
@@ -68,7 +67,7 @@ class Batched(Executor):
     def _group(self, state: State, local: LocalTraining, clients: Sequence[int], jobs: Jobs, into: Block) -> Iterable[Outcome]:
         if len(clients) == 1:
             return self.alone.train(state, local, clients, jobs, into)
-        work, errors = _made(jobs, clients)
+        work, errors = made(jobs, clients)
         try:
             done = self.together(state, local, work, into) if work else {}
         except Exception as error:
@@ -129,20 +128,6 @@ class Batched(Executor):
         into.float_buffers[:k] = state.float_buffers
         into.int_buffers[:k] = state.int_buffers
         return squares.isfinite().tolist()
-
-
-def _made(jobs: Jobs, clients: Sequence[int]) -> tuple[dict[int, Job], dict[int, str]]:
-    """Return the jobs of some clients, made at once if possible, and the tracebacks of those that cannot be made."""
-    try:
-        return dict(zip(clients, jobs(clients), strict=True)), {}
-    except Exception:
-        made, errors = dict[int, Job](), dict[int, str]()
-        for client in clients:
-            try:
-                (made[client],) = jobs([client])
-            except Exception:
-                errors[client] = traceback.format_exc()
-        return made, errors
 
 
 def _steps(clients: Sequence[Sequence[Tensor]], device: torch.device) -> list[tuple[Tensor, Tensor | None]]:

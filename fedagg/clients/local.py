@@ -56,39 +56,32 @@ class LocalTraining(ABC):
         """
 
     def train(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        params: list[Tensor],
-        x: Tensor,
-        y: Tensor,
-        generator: torch.Generator,
-    ) -> dict[str, float]:
-        """Train one client in place.
+        self, forward: Callable[[Tensor], Tensor], params: list[Tensor], x: Tensor, y: Tensor, batches: list[Tensor]
+    ) -> list[Tensor]:
+        """Train one client in place and return the losses of its steps, each a tensor [].
 
         Args:
             forward: maps a batch [b, ...] to logits [b, C]; depends on ``params``.
             params: what is trained.
             x: [m, ...] float, the client's examples, m >= 1.
-            y: [m] int64, their classes, on the device of ``x``.
-            generator: CPU generator that orders the examples.
-
-        Returns:
-            ``loss``: the mean over the steps of the last epoch; ``local_steps``: how many steps were made in all.
+            y: [m] int64, their classes.
+            batches: what ``batches`` returned; everything is on one device.
         """
         memory: Memory = {}
         losses = []
-        batches = self.batches(len(y), generator)
-        for batch in batches:
-            rows = batch.to(y.device)
+        for rows in batches:
             loss = self.loss(forward(x[rows]), y[rows])
             grads = list(torch.autograd.grad(loss, params))
             with torch.no_grad():
                 self.step(params, grads, memory)
             losses.append(loss.detach())
-        return self.summary(torch.stack(losses).tolist())
+        return losses
 
     def summary(self, losses: list[float]) -> dict[str, float]:
-        """Return what a client reports of the losses of its steps."""
+        """Return what a client reports of the losses of its steps.
+
+        ``loss`` is the mean over the steps of the last epoch, ``local_steps`` how many steps were made in all.
+        """
         last = losses[-max(1, len(losses) // self.epochs) :]
         return {"loss": sum(last) / len(last), "local_steps": float(len(losses))}
 

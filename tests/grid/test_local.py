@@ -128,9 +128,9 @@ def test_local_sgd_is_torch_sgd(dataset: Dataset, momentum: float, weight_decay:
 
     x, y = dataset.features(dataset.x_train[:50]), torch.tensor(np.array(dataset.y_train[:50]))
     ours, theirs = fresh(), fresh()
-    metrics = LocalSGD(epochs=3, batch_size=16, lr=0.1, momentum=momentum, weight_decay=weight_decay).train(
-        ours, list(ours.parameters()), x, y, torch.Generator().manual_seed(1)
-    )
+    local = LocalSGD(epochs=3, batch_size=16, lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    batches = local.batches(len(y), torch.Generator().manual_seed(1))
+    metrics = local.summary(torch.stack(local.train(ours, list(ours.parameters()), x, y, batches)).tolist())
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):
