@@ -22,6 +22,7 @@ _HOME = {
     "Attack": "fedagg.contracts",
     "Availability": "fedagg.grid",
     "Callback": "fedagg.loop",
+    "Checkpoints": "fedagg.checkpoint",
     "Clients": "fedagg.clients",
     "ClientError": "fedagg.errors",
     "Cohort": "fedagg.cohort",
@@ -33,6 +34,7 @@ _HOME = {
     "LocalSGD": "fedagg.clients",
     "Population": "fedagg.data",
     "PreAggregator": "fedagg.contracts",
+    "RayGrid": "fedagg.grid.ray",
     "Rule": "fedagg.contracts",
     "Strategy": "fedagg.strategy",
     "Weighting": "fedagg.contracts",
@@ -44,6 +46,7 @@ __all__ = [
     "Attack",
     "Availability",
     "Callback",
+    "Checkpoints",
     "ClientError",
     "Clients",
     "Cohort",
@@ -55,6 +58,7 @@ __all__ = [
     "LocalSGD",
     "Population",
     "PreAggregator",
+    "RayGrid",
     "Rule",
     "Strategy",
     "Weighting",
@@ -63,12 +67,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from fedagg.checkpoint import Checkpoints
     from fedagg.clients import Clients, LocalSGD
     from fedagg.cohort import Cohort
     from fedagg.contracts import Attack, PreAggregator, Rule, Weighting
     from fedagg.data import Population
     from fedagg.errors import ClientError, ConfigError, DatasetUnavailable, FedaggError
     from fedagg.grid import Adversary, Availability, Faults, LocalGrid
+    from fedagg.grid.ray import RayGrid
     from fedagg.loop import Callback, run
     from fedagg.strategy import Strategy
 

@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 MAGIC = "fedagg-checkpoint"
 FORMAT = 1
+REFUSED = "refused.txt"
 HEADER = re.compile(rf"{MAGIC} (\d+) ([0-9a-f]{{64}}) (\d+)\n")
 
 
@@ -30,6 +32,7 @@ class Checkpoint:
     """A run between two rounds. Every draw of the run has an address in the seed tree, so the round is all a generator needs.
 
     Args:
+        about: what run it is of, in words; another run does not go on from it.
         round: the last finished round.
         arrays: the global model after it, a Flower ``ArrayRecord``.
         rows: the metrics so far, as the loop keeps them.
@@ -38,6 +41,7 @@ class Checkpoint:
         callbacks: state of the callbacks that have any, by their place.
     """
 
+    about: str
     round: int
     arrays: Any
     rows: list[Any]
@@ -82,7 +86,7 @@ class Checkpoints:
         return time.monotonic() - self._last >= self.seconds
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Write one, and remove those older than the newest ``keep``.
+        """Write one, and remove those older than the newest ``keep`` and what a killed process had half written.
 
         Raises:
             Unsavable: some state is of a kind that cannot be read back without running code.
@@ -97,15 +101,30 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / f"round-{checkpoint.round:08d}.ckpt", header, body)
         self._last = time.monotonic()
-        for old in self._files()[self.keep :]:
+        for old in (*self._files()[self.keep :], *self._torn()):
             old.unlink(missing_ok=True)
+
+    def refuse(self, reason: str) -> None:
+        """Say why this run cannot be saved, now in a warning and to whoever wants to go on with it later."""
+        logger.warning("no checkpoints, so this run cannot be resumed: %s", reason)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / REFUSED, f"{reason}\n")
+
+    @property
+    def refused(self) -> str | None:
+        """Why the run cannot be saved, None where it can."""
+        file = self.folder / REFUSED
+        return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, None where there is none yet; damaged ones are named in a warning.
 
         Raises:
-            FedaggError: there are checkpoints, and none can be used.
+            FedaggError: there are checkpoints, and none can be used; or the run could not be saved.
         """
+        if self.refused:
+            raise FedaggError(f"the run of {self.folder} cannot be resumed: {self.refused}. Start over in a new directory")
         problems = []
         for path in self._files():
             try:
@@ -122,7 +141,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all of them, once the run is complete."""
-        for path in self._files():
+        for path in (*self._files(), *self._torn(), self.folder / REFUSED):
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -130,6 +149,9 @@ class Checkpoints:
     def _files(self) -> list[Path]:
         """Return the files, the newest first."""
         return sorted(self.folder.glob("round-*.ckpt"), reverse=True)
+
+    def _torn(self) -> Iterator[Path]:
+        return self.folder.glob(".round-*.ckpt.*")
 
 
 def _read(path: Path) -> Checkpoint:

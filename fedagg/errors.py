@@ -27,3 +27,6 @@ class ClientError(FedaggError, RuntimeError):
     def __init__(self, client_id: int, round: int, stage: str, detail: str) -> None:
         super().__init__(f"client {client_id} failed in round {round} while it was asked to {stage}:\n{detail}")
         self.client_id, self.round, self.stage, self.detail = client_id, round, stage, detail
+
+    def __reduce__(self) -> tuple[type[ClientError], tuple[int, int, str, str]]:
+        return type(self), (self.client_id, self.round, self.stage, self.detail)  # an exception is pickled by its message

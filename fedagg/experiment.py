@@ -11,7 +11,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from fedagg.disk import Lock
 from fedagg.errors import ConfigError, FedaggError
 from fedagg.grid import Adversary, Availability, Faults, Sanitize, SimulationGrid
 from fedagg.grid.base import layers
+from fedagg.grid.clients import ClientGrid
 from fedagg.instantiate import class_of, make
 from fedagg.loop import Callback, Result, Round, run
 from fedagg.models import build as build_model
@@ -55,6 +56,12 @@ class Experiment:
         """Ids of the clients that are Byzantine for the whole run; empty where each cohort has its own."""
         return sorted(self.grid.byzantine)
 
+    def close(self) -> None:
+        """Give back what the clients run on, Ray's workers for one."""
+        clients = list(layers(self.grid))[-1]
+        if isinstance(clients, ClientGrid):
+            clients.close()
+
     def plan(self) -> list[str]:
         """Return the lines printed before the first round: what will be run, where, and what it will take."""
         cfg, d, target = self.cfg, self.clients.layout.size(), self.cfg.strategy["_target_"]
@@ -70,7 +77,7 @@ class Experiment:
         return [
             f"data      {self.clients.population}",
             f"model     {d:,} parameters",
-            f"rounds    {cfg.rounds} x {cfg.cohort} of {cfg.population} clients",
+            f"rounds    {cfg.rounds} x {cfg.cohort} of {cfg.population} clients, in {list(layers(self.grid))[-1]}",
             f"executor  {at_once} on {self.clients.device}, {cfg.engine.precision}, "
             f"{threads} thread{'s' if threads != 1 else ''} ({engine.why})",
             f"memory    {self._memory()}",
@@ -167,7 +174,7 @@ def run_experiment(
         Interrupted: a signal stopped the run after a round, and a checkpoint was written.
     """
     experiment = build(cfg)
-    with Lock(directory), StopOnSignal() as signals:
+    with Lock(directory), StopOnSignal() as signals, closing(experiment):
         record = _record(experiment, directory, resume, choices or {}, command)
         settings = {key: cfg.checkpoint[key] for key in ("every", "seconds", "keep")}
         checkpoints = Checkpoints(directory / "checkpoints", **settings)

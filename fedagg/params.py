@@ -302,6 +302,9 @@ class TensorArray(Array):
         """Travel as a plain ``Array``: the other side need not know this class."""
         return Array(self.numpy()).deflate()
 
+    def __reduce__(self) -> tuple[type[Array], tuple[np.ndarray[Any, Any]]]:
+        return Array, (self.numpy(),)  # a pickled view would bring the memory behind it
+
 
 class _ArraysOnDemand(MutableMapping[str, Array]):
     """The arrays of a model, made when somebody first looks: most replies are read as one row and never array by array."""
@@ -347,10 +350,16 @@ class ModelRecord(ArrayRecord):
 
     def deflate(self) -> bytes:
         """Travel as a plain ``ArrayRecord``."""
+        return self._plain().deflate()
+
+    def __reduce__(self) -> tuple[type[ArrayRecord], tuple[dict[str, Array]]]:
+        return ArrayRecord, (dict(self.items()),)
+
+    def _plain(self) -> ArrayRecord:
         plain = ArrayRecord()
         for name, array in self.items():
             plain[name] = array
-        return plain.deflate()
+        return plain
 
     def __setitem__(self, key: str, value: Array) -> None:
         self.state = None

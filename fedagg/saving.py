@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from fedagg.errors import FedaggError
 
+ARRAYS = [np.dtype(code) for code in ("?", "b", "h", "i", "q", "B", "H", "I", "Q", "e", "f", "d")]  # what torch has as well
 PLAIN = (type(None), bool, int, float, str, bytes)
 RECORDS: dict[str, type[Any]] = {"config": ConfigRecord, "metrics": MetricRecord, "records": RecordDict}
 KIND, VALUE = "fedagg kind", "value"
@@ -37,8 +40,9 @@ def encode(value: Any, path: str) -> Any:
     if type(value) in PLAIN:
         return value
     if isinstance(value, Tensor):
-        return value.detach().cpu().clone()  # a view would bring the memory behind it
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+        saved = value.detach().cpu().clone()  # a view would bring the memory behind it
+        return saved if value.device.type == "cpu" else _tagged("tensor", (str(value.device), saved))
+    if isinstance(value, np.ndarray | np.generic) and value.dtype in ARRAYS:
         return _tagged("scalar" if isinstance(value, np.generic) else "numpy", torch.from_numpy(np.array(value)))
     if isinstance(value, ArrayRecord):
         return _tagged("arrays", [(name, encode(array.numpy(), f"{path}.{name}")) for name, array in value.items()])
@@ -49,13 +53,13 @@ def encode(value: Any, path: str) -> Any:
         return [encode(item, f"{path}[{i}]") for i, item in enumerate(value)]
     if type(value) is tuple:
         return tuple(encode(item, f"{path}[{i}]") for i, item in enumerate(value))
-    if isinstance(value, Mapping):
+    if type(value) in (dict, OrderedDict):
         return _tagged("dict", [(encode(k, path), encode(item, f"{path}[{k!r}]")) for k, item in value.items()])
     raise Unsavable(f"{path} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be saved")
 
 
 def decode(value: Any) -> Any:
-    """Return what ``encode`` was given; subclasses of records and mappings come back as the plain ones."""
+    """Return what ``encode`` was given, tensors on the device they were on; subclasses of records and dicts come back plain."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     if isinstance(value, tuple):
@@ -63,6 +67,9 @@ def decode(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kind, content = value[KIND], value[VALUE]
+    if kind == "tensor":
+        device, tensor = content
+        return tensor.to(device)
     if kind == "numpy":
         return content.numpy()
     if kind == "scalar":
@@ -77,7 +84,7 @@ def decode(value: Any) -> Any:
 def attributes_of(strategy: FlowerStrategy, path: str) -> dict[str, Any]:
     """Return the state of a strategy that is not ours and says nothing of state: its attributes.
 
-    Functions, classes and modules are left out, since the config makes them again; a strategy inside it is entered.
+    Functions, methods, classes and modules are left out, since the config makes them again; a strategy inside it is entered.
 
     Raises:
         Unsavable: naming an attribute that cannot be saved.
@@ -86,7 +93,7 @@ def attributes_of(strategy: FlowerStrategy, path: str) -> dict[str, Any]:
     for name, value in vars(strategy).items():
         if isinstance(value, FlowerStrategy):
             state[name] = attributes_of(value, f"{path}.{name}")
-        elif not (callable(value) or inspect.isclass(value) or isinstance(value, ModuleType)):
+        elif not (inspect.isroutine(value) or isinstance(value, type | partial | ModuleType)):
             state[name] = encode(value, f"{path}.{name}")
     return state
 
@@ -102,31 +109,30 @@ def restore_attributes(strategy: FlowerStrategy, state: Mapping[str, Any]) -> No
 
 
 def encode_rows(rows: list[tuple[int, str, int | None, str, float]]) -> dict[str, Any]:
-    """Return rows of metrics as columns; None as a client is written as the least int64."""
+    """Return rows of metrics as columns; clients are numbered, since node ids of Flower's need 64 bits without a sign."""
     names: dict[str, int] = {}
+    clients: dict[int | None, int] = {}
     columns = list(zip(*rows, strict=True)) or [()] * 5
     return {
         "round": torch.tensor(columns[0], dtype=torch.int64),
         "split": torch.tensor([names.setdefault(split, len(names)) for split in columns[1]], dtype=torch.int32),
-        "client": torch.tensor([NOBODY if client is None else client for client in columns[2]], dtype=torch.int64),
+        "client": torch.tensor([clients.setdefault(client, len(clients)) for client in columns[2]], dtype=torch.int32),
         "metric": torch.tensor([names.setdefault(metric, len(names)) for metric in columns[3]], dtype=torch.int32),
         "value": torch.tensor(columns[4], dtype=torch.float64),
         "names": list(names),
+        "clients": list(clients),
     }
 
 
 def decode_rows(columns: Mapping[str, Any]) -> list[tuple[int, str, int | None, str, float]]:
     """Return the rows that ``encode_rows`` was given."""
-    names = columns["names"]
+    names, clients = columns["names"], columns["clients"]
     return [
-        (r, names[split], None if client == NOBODY else client, names[metric], value)
+        (r, names[split], clients[client], names[metric], value)
         for r, split, client, metric, value in zip(
             *(columns[name].tolist() for name in ("round", "split", "client", "metric", "value")), strict=True
         )
     ]
-
-
-NOBODY = -(2**63)
 
 
 def _tagged(kind: str, value: Any) -> dict[str, Any]:

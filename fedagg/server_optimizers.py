@@ -74,8 +74,8 @@ class TorchOptimizer(ServerOptimizer):
         return self._variable.detach().clone()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's moments and step counts; empty before the first call."""
-        return {} if self._variable is None else self._optimizer.state_dict()
+        """Return the optimizer's moments and step counts; before the first call what was loaded, or nothing."""
+        return (self._saved or {}) if self._variable is None else self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state`` at the next call."""

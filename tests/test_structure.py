@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,7 @@ FLOWER = {  # where the engine touches Flower, and nowhere else
     "fedagg/grid/local.py",
     "fedagg/grid/sanitize.py",
     "fedagg/loop.py",
+    "fedagg/grid/ray.py",
     "fedagg/params.py",
     "fedagg/saving.py",  # records as plain containers
     "fedagg/strategy.py",
@@ -88,8 +91,14 @@ def test_flower_is_imported_where_it_is_needed_and_nowhere_else() -> None:
     assert {place(file) for file in [*ENGINE, *METHODS] if "flwr" in packages(file)} == FLOWER
 
 
-def test_ray_is_imported_nowhere() -> None:
-    assert [place(file) for file in [*ENGINE, *METHODS] if "ray" in packages(file)] == []
+def test_ray_is_imported_in_one_place() -> None:
+    assert [place(file) for file in [*ENGINE, *METHODS] if "ray" in packages(file)] == ["fedagg/grid/ray.py"]
+
+
+def test_nothing_imports_ray_unless_it_is_asked_for() -> None:
+    """Not even the Grids: importing it takes a while, and it does not exist everywhere."""
+    code = "import sys, fedagg.grid, fedagg.experiment, fedagg.cli; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def parts_imported(file: Path, top_only: bool = False) -> set[str]:

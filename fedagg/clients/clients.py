@@ -71,6 +71,7 @@ class Clients:
 
     Attributes:
         engine: the executor that was chosen, and why.
+        settings: the arguments by name, to make the same clients again elsewhere.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Clients:
         batch: int | None = None,
     ) -> None:
         self.population, self.model, self.local, self.seed = population, model, local or LocalSGD(), seed
+        self.settings = {"seed": seed, "device": device, "executor": executor, "precision": precision, "batch": batch}
         self.device = resolve_device(device)
         self.engine = choose(population, model, self.local, self.device, executor, precision, batch)
         self.layout: Layout = self.engine.executor.layout

@@ -1,6 +1,7 @@
 """Where clients run, and what the world does to them. All of them are Flower Grids, so any Flower strategy can use them.
 
 LocalGrid     clients run in this process
+RayGrid       clients run in processes of Ray's; in fedagg.grid.ray, because importing Ray takes a while
 Adversary     a Grid around a Grid: Byzantine clients' replies are replaced
 Availability  a Grid around a Grid: decides which clients can be reached in a round
 Faults        a Grid around a Grid: replies get lost, come late, damaged or twice

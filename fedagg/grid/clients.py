@@ -85,6 +85,9 @@ class ClientGrid(SimulationGrid):
     def layout(self) -> Layout | None:
         return self.clients.layout if isinstance(self.clients, Clients) else None
 
+    def close(self) -> None:
+        """Give back what the clients run on."""
+
     @abstractmethod
     def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Training:
         """Train a cohort; see ``Clients.fit``."""

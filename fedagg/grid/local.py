@@ -16,6 +16,9 @@ from fedagg.params import State
 class LocalGrid(ClientGrid):
     """Run clients in this process; see ``ClientGrid`` for the arguments."""
 
+    def __str__(self) -> str:
+        return "this process"
+
     def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Training:
         return clients.fit(state, client_ids, round, self.poisons)
 
