@@ -4,7 +4,7 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format peers bench clean
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +34,15 @@ format: setup  ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## measure rounds, rules and memory against their floors, into benchmarks/RESULTS.md
-	{ printf '# Results\n\n## Rounds\n\n'; $(BIN)/python -m benchmarks.rounds; printf '\n## Rules\n\n'; $(BIN)/python -m benchmarks.rules; printf '\n## Memory\n\n'; $(BIN)/python -m benchmarks.memory; } > benchmarks/RESULTS.md
+peers: .venv-pfl/bin/python  ## make the environment of the peer that cannot share ours
+
+.venv-pfl/bin/python: benchmarks/peers/requirements-pfl.txt
+	$(PYTHON) -m venv .venv-pfl
+	.venv-pfl/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench: setup peers  ## measure against floors and peers, into benchmarks/RESULTS.md (a quarter of an hour on an idle machine)
+	$(BIN)/python -m benchmarks $(TABLES)
 
 clean:  ## remove the environment and the caches; runs stay
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-pfl build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,7 +3,7 @@
     python -m benchmarks.batched
 
 Both executors train the same 100 clients from the same model in one process on one thread; models and client sizes are those
-of ``benchmarks.rounds``. Only training is timed: no messages, no rule. The two take turns.
+of ``benchmarks.steady``. Only training is timed: no messages, no rule. The two take turns.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Checkpoint:
         rows: the metrics so far, as the loop keeps them.
         strategy: state of the strategy.
         grid: state of the Grids, the adversary's and the clients' among it.
-        callbacks: state of the callbacks that have any, by their place.
+        callbacks: state of the callbacks that have any, in their order.
     """
 
     about: str
@@ -47,7 +47,7 @@ class Checkpoint:
     rows: list[Any]
     strategy: Any
     grid: Any
-    callbacks: dict[int, Any]
+    callbacks: list[Any]
 
 
 class Checkpoints:
@@ -139,6 +139,10 @@ class Checkpoints:
             raise FedaggError(f"no checkpoint can be used: {'; '.join(problems)}. Start over in a new directory")
         return None
 
+    def any(self) -> bool:
+        """Whether there are checkpoints, usable or not."""
+        return bool(self._files())
+
     def clear(self) -> None:
         """Remove all of them, once the run is complete."""
         for path in (*self._files(), *self._torn(), self.folder / REFUSED):
@@ -165,7 +169,7 @@ def _read(path: Path) -> Checkpoint:
         raise FedaggError(f"{path} has format {version}; this version reads format {FORMAT}")
     body = memoryview(data)[end:]
     if len(body) != length:
-        raise FedaggError(f"{path} is cut off: {len(body)} of {length} bytes")
+        raise FedaggError(f"{path} has {len(body)} bytes of contents instead of {length}")
     if hashlib.sha256(body).hexdigest() != digest:
         raise FedaggError(f"{path} is damaged: its contents do not match their SHA-256")
     try:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedagg.console import complain, config_dir, suggest
+from fedagg.console import complain, config_dir, say_how_to_go_on, suggest
 
 EXAMPLES = """\
 examples:
@@ -94,9 +94,12 @@ def _report(parsed: argparse.Namespace) -> int:
 
 
 def _again(parsed: argparse.Namespace) -> int:
+    import logging
+
     from fedagg import rerun
     from fedagg.errors import FedaggError
 
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # as for fedagg run
     try:
         if parsed.verb == "verify":
             return 0 if rerun.verify(parsed.path, parsed.overrides) else 1
@@ -104,7 +107,8 @@ def _again(parsed: argparse.Namespace) -> int:
     except FedaggError as error:
         return complain(error)
     except KeyboardInterrupt as stop:
-        print(f"stopped; go on with: fedagg resume {parsed.path}", file=sys.stderr)
+        if parsed.verb == "resume":
+            say_how_to_go_on(parsed.path)
         return int(getattr(stop, "exit_code", 130))
     return 0
 

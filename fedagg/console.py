@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean ...?)`` for the nearest of the known names, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near and near[0] != name else ""
+
+
+def say_how_to_go_on(directory: Path) -> None:
+    """Say on stderr how to go on with a run that was stopped, if it had begun."""
+    begun = (directory / "run.json").exists()
+    command = shlex.join(["fedagg", "resume", str(directory)])
+    print(f"stopped; go on with: {command}" if begun else "stopped before the run began", file=sys.stderr)
 
 
 def complain(error: Exception) -> int:

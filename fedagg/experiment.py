@@ -11,9 +11,10 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import nn
 
 from fedagg.checkpoint import Checkpoints
 from fedagg.clients import Clients
+from fedagg.clients.choice import Engine
 from fedagg.data import Dataset, Population
 from fedagg.disk import Lock
 from fedagg.errors import ConfigError, FedaggError
@@ -32,11 +34,12 @@ from fedagg.instantiate import class_of, make
 from fedagg.loop import Callback, Result, Round, run
 from fedagg.models import build as build_model
 from fedagg.provenance import describe_machine, parameters_hash, save_model
-from fedagg.results import RunDirectory, differences, read_run
+from fedagg.results import RunDirectory, check_same, differences, read_run
 from fedagg.signals import Interrupted, StopOnSignal
 from fedagg.strategy import AnyStrategy, Strategy
 
 logger = logging.getLogger(__name__)
+FINGERPRINTS = ("fingerprint", "partition fingerprint")  # of the data, in run.json
 
 
 @dataclass
@@ -56,8 +59,22 @@ class Experiment:
         """Ids of the clients that are Byzantine for the whole run; empty where each cohort has its own."""
         return sorted(self.grid.byzantine)
 
-    def close(self) -> None:
-        """Give back what the clients run on, Ray's workers for one."""
+    @property
+    def engine(self) -> Engine:
+        """What the clients are trained with, where they are."""
+        clients = list(layers(self.grid))[-1]
+        return (clients.engine if isinstance(clients, ClientGrid) else None) or self.clients.engine
+
+    def __enter__(self) -> Experiment:
+        """Get what the clients run on, Ray's workers for one, and note what they are trained with."""
+        clients = list(layers(self.grid))[-1]
+        if isinstance(clients, ClientGrid):
+            clients.open()
+        _note(self.cfg, self.engine)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """Give it back."""
         clients = list(layers(self.grid))[-1]
         if isinstance(clients, ClientGrid):
             clients.close()
@@ -65,7 +82,7 @@ class Experiment:
     def plan(self) -> list[str]:
         """Return the lines printed before the first round: what will be run, where, and what it will take."""
         cfg, d, target = self.cfg, self.clients.layout.size(), self.cfg.strategy["_target_"]
-        engine, threads = self.clients.engine, cfg.engine.threads
+        engine, threads = self.engine, cfg.engine.threads
         at_once = f"{min(engine.batch, cfg.cohort)} clients at once" if engine.name == "batched" else "one client at a time"
         attack = "no attack"
         adversary = next((layer for layer in layers(self.grid) if isinstance(layer, Adversary)), None)
@@ -78,7 +95,7 @@ class Experiment:
             f"data      {self.clients.population}",
             f"model     {d:,} parameters",
             f"rounds    {cfg.rounds} x {cfg.cohort} of {cfg.population} clients, in {list(layers(self.grid))[-1]}",
-            f"executor  {at_once} on {self.clients.device}, {cfg.engine.precision}, "
+            f"executor  {at_once} on {engine.device}, {cfg.engine.precision}, "
             f"{threads} thread{'s' if threads != 1 else ''} ({engine.why})",
             f"memory    {self._memory()}",
             f"strategy  {self.strategy!r}" if isinstance(self.strategy, Strategy) else f"strategy  {target}",
@@ -87,7 +104,7 @@ class Experiment:
 
     def _memory(self) -> str:
         """Say what the run takes beside the process itself and the working memory of the rule."""
-        layout, data, engine = self.clients.layout, self.clients.population.dataset, self.clients.engine
+        layout, data, engine = self.clients.layout, self.clients.population.dataset, self.engine
         features = 4 * data.x_test.size  # the test set, as the model reads it
         parts = {
             "updates": self.cfg.cohort * layout.size() * layout.dtype().itemsize,
@@ -121,10 +138,10 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     population = Population.split(dataset, make(cfg, "partition"), cfg.population, seed=cfg.seed, holdout=holdout)
     model: nn.Module = build_model(lambda: make(cfg, "model"), seed=cfg.seed)
     settings = {key: cfg.engine[key] for key in ("device", "executor", "precision", "batch")}
+    settings["at_most"] = math.ceil(cfg.cohort / cfg.engine.get("workers", 1))  # batches are not divided among workers
     clients = Clients(population, model, make(cfg, "local"), seed=cfg.seed, **settings)
-    cfg.engine.device, cfg.engine.executor = str(clients.device), clients.engine.name
-    if clients.engine.name == "batched":
-        cfg.engine.batch = clients.engine.batch
+    cfg.engine.device = str(clients.device)
+    _note(cfg, clients.engine)
     if around is None:
         model.to(clients.device)  # and with it every later model, and the rows; what comes from elsewhere comes in arrays
     grid = around or make(cfg, "engine.grid", clients=clients, on_client_error=cfg.on_client_error, seed=cfg.seed)
@@ -173,11 +190,15 @@ def run_experiment(
         ConfigError: the config is impossible, or the directory holds what it must not.
         Interrupted: a signal stopped the run after a round, and a checkpoint was written.
     """
+    asked = _plain(cfg)
+    checkpoints = Checkpoints(directory / "checkpoints", **{key: cfg.checkpoint[key] for key in ("every", "seconds", "keep")})
     experiment = build(cfg)
-    with Lock(directory), StopOnSignal() as signals, closing(experiment):
-        record = _record(experiment, directory, resume, choices or {}, command)
-        settings = {key: cfg.checkpoint[key] for key in ("every", "seconds", "keep")}
-        checkpoints = Checkpoints(directory / "checkpoints", **settings)
+    with experiment, Lock(directory), StopOnSignal() as signals:
+        if resume:
+            record = _reopen(experiment, directory, checkpoints)
+        else:
+            left_open = {key: before for key, (before, _) in differences(asked, _plain(cfg)).items()}
+            record = _create(experiment, directory, label=dict(choices or {}), command=command, left_open=left_open)
         callbacks = [_Recorder(record, experiment.f), *watch(experiment), *experiment.callbacks, signals]
         try:
             result = run(
@@ -191,54 +212,75 @@ def run_experiment(
                 checkpoints=checkpoints,
             )
             if signals.caught is not None and result.stopped_early:
-                raise Interrupted(signals.caught)
+                raise KeyboardInterrupt
             layout = experiment.clients.layout
             final = layout.read(result.arrays)
             save_model({slot.name: layout.view(final, slot) for slot in layout.slots}, directory / "model.pt")
             record.finish("completed", parameters=parameters_hash(final))
+        except KeyboardInterrupt as stop:
+            with suppress(FedaggError):
+                record.finish("interrupted")
+            raise stop if signals.caught is None else Interrupted(signals.caught) from None
         except BaseException as error:
             with suppress(FedaggError):  # a full disk has spoken already
-                interrupted = isinstance(error, KeyboardInterrupt)
-                record.finish("interrupted" if interrupted else "failed", error=None if interrupted else _line(error))
+                record.finish("failed", error=f"{type(error).__name__}: {error}")
             raise
         checkpoints.clear()
     return result
 
 
-def _record(experiment: Experiment, directory: Path, resume: bool, choices: Mapping[str, str], command: str) -> RunDirectory:
-    """Start a run directory, or go on with one."""
+def _create(experiment: Experiment, directory: Path, **fields: Any) -> RunDirectory:
+    """Start a run directory."""
     cfg, population = experiment.cfg, experiment.clients.population
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    machine = describe_machine(cfg.engine.device)
-    if resume:
-        old = read_run(directory)
-        if changed := differences(old.config, config):
-            lines = [f"{key}: {before} there, {now} here" for key, (before, now) in changed.items()]
-            raise ConfigError("\n  ".join([f"{directory} holds a run of another config:", *lines]))
-        for name, version in old.info["versions"].items():
-            if machine["versions"].get(name) != version:
-                logger.warning("%s was %s when this run began, and is %s now", name, version, machine["versions"].get(name))
-        record = RunDirectory.reopen(directory)
-        if not any((directory / "checkpoints").glob("round-*.ckpt")):
-            record.cut()  # it ended before its first checkpoint
-        return record
     return RunDirectory.create(
         directory,
-        config=config,
-        label=dict(choices),
+        config=_plain(cfg),
         seed=cfg.seed,
         rounds=cfg.rounds,
-        command=command,
         data={
             "name": population.dataset.name,
             "source": population.dataset.source,
-            "fingerprint": population.dataset.fingerprint,
-            "partition fingerprint": population.fingerprint,
+            **_fingerprints(experiment),
             **population.summary(),
         },
         byzantine=experiment.byzantine,
-        **machine,
+        **describe_machine(cfg.engine.device),
+        **fields,
     )
+
+
+def _reopen(experiment: Experiment, directory: Path, checkpoints: Checkpoints) -> RunDirectory:
+    """Go on with a run directory, if what it holds is this run."""
+    old = read_run(directory)
+    check_same(directory, old.config, _plain(experiment.cfg))
+    data = {key: old.info["data"].get(key) for key in FINGERPRINTS}
+    check_same(directory, {"data": data}, {"data": _fingerprints(experiment)})
+    if checkpoints.refused:
+        raise ConfigError(f"{directory} cannot be resumed: {checkpoints.refused}. Start over in a new directory")
+    now = describe_machine(experiment.cfg.engine.device)["versions"]
+    for name, version in old.info["versions"].items():
+        if now.get(name) != version:
+            logger.warning("%s was %s when this run began, and is %s now", name, version, now.get(name))
+    record = RunDirectory.reopen(directory)
+    if not checkpoints.any():
+        record.cut()  # it ended before its first checkpoint
+    return record
+
+
+def _fingerprints(experiment: Experiment) -> dict[str, str]:
+    population = experiment.clients.population
+    return dict(zip(FINGERPRINTS, (population.dataset.fingerprint, population.fingerprint), strict=True))
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def _note(cfg: DictConfig, engine: Engine) -> None:
+    """Fill in what ``cfg`` leaves open about the engine."""
+    cfg.engine.executor = engine.name
+    if engine.name == "batched":
+        cfg.engine.batch = engine.batch
 
 
 class _Recorder(Callback):
@@ -259,10 +301,6 @@ class _Recorder(Callback):
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         self.record.cut(state)
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _megabytes(size: int) -> str:
@@ -322,7 +360,8 @@ def _check_numbers(cfg: DictConfig) -> None:
         if not possible:
             raise ConfigError(f"{key} must be {what}; got {OmegaConf.select(cfg, key)}")
 
-    for key in ("population", "cohort", "rounds", "engine.threads", "evaluation.every"):
+    workers = ["engine.workers"] if "workers" in cfg.engine else []
+    for key in ("population", "cohort", "rounds", "engine.threads", *workers, "evaluation.every"):
         value = OmegaConf.select(cfg, key)
         require(key, isinstance(value, int) and not isinstance(value, bool) and value >= 1, "an integer >= 1")
     if cfg.cohort > cfg.population:

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedagg.console import complain, config_dir, suggest
+from fedagg.console import complain, config_dir, say_how_to_go_on, suggest
 from fedagg.errors import ConfigError, FedaggError
 
 INTERRUPTED = 130
@@ -87,7 +87,7 @@ def _run_job(cfg: DictConfig) -> float | None:
             resume = found is not None
             result = run_experiment(cfg, directory, resume=resume, choices=choices, command=command, watch=watch)
         except KeyboardInterrupt:
-            print(f"stopped; go on with: fedagg resume {directory}", file=sys.stderr)
+            say_how_to_go_on(directory)
             raise
     return _last_accuracy([value for _, value in result.series("accuracy")])
 

@@ -23,7 +23,7 @@ from fedagg.clients.app import metric_record, records_of
 from fedagg.errors import FedaggError
 from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known
 from fedagg.params import Layout, ModelRecord
-from fedagg.saving import Unsavable, attributes_of, restore_attributes
+from fedagg.saving import Unsavable, restore, state_of
 from fedagg.strategy import Strategy
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,10 @@ class Callback:
     with a checkpoint, the second gets when the run goes on from it.
     """
 
+    paused: bool = False  # True breaks the run off after this round, with a checkpoint to go on from later
+
     def round_finished(self, done: Round) -> bool | None:
-        """Look at a finished round; return True to stop the run after it."""
+        """Look at a finished round; return True to end the run with it."""
 
 
 @dataclass
@@ -120,13 +122,12 @@ def run(
         seed: the run's seed.
         evaluate: maps a global model to its metrics on the server's test set; by default that of the Grid's own clients.
         evaluate_every: measure every so many rounds, and always the initial model and that of round ``rounds``.
-        callbacks: told of every finished round, in this order; any of them may stop the run.
+        callbacks: told of every finished round, in this order; any of them may end the run, or break it off to go on later.
         timeout: seconds to wait for replies; only a Grid that waits uses it.
         train_config: what clients are sent beside the model, as in Flower's ``start()``; for clients that look for it.
         evaluate_config: the same for evaluation.
         checkpoints: where the run is saved, and where it goes on from if there is something; the result is the same to the
-            bit. Grid, strategy and callbacks must be made as they were the first time. One is written whenever a callback
-            stops the run before its last round.
+            bit. Grid, strategy and callbacks must be made as they were the first time.
 
     Raises:
         ClientError: a client failed, and its Grid does not drop failures.
@@ -176,26 +177,34 @@ class _Loop:
         done = self._resumed(arrays)
         stop = done is None and self._finish(done := Round(0, arrays))
         assert done is not None
-        while not stop and done.round < self.last:
+        while not stop and not self._paused() and done.round < self.last:
             done = Round(done.round + 1, done.arrays)
             self.grid.begin_round(done.round)
             self._train(done)
             self._evaluate_on_clients(done)
             stop = self._finish(done)
-            self._save(done, stop)
+            if not stop:  # else, killed now, it would go on past its end
+                self._save(done)
         return Result(done.arrays, self.rows, done.round, stopped_early=done.round < self.last)
 
-    def _save(self, done: Round, stop: bool) -> None:
-        if self.checkpoints is None or not (self.checkpoints.due(done.round) or (stop and done.round < self.last)):
+    def _paused(self) -> bool:
+        return any(callback.paused for callback in self.callbacks)
+
+    def _with_state(self) -> list[Any]:
+        return [callback for callback in self.callbacks if hasattr(callback, "state_dict")]
+
+    def _about(self) -> str:
+        return f"{type(self.strategy).__name__}, seed {self.seed}"
+
+    def _save(self, done: Round) -> None:
+        if self.checkpoints is None or not (self.checkpoints.due(done.round) or self._paused()):
             return
-        state_of = getattr(self.strategy, "state_dict", lambda: attributes_of(self.strategy, type(self.strategy).__name__))
-        saving = {i: one for i, one in enumerate(self.callbacks) if hasattr(one, "state_dict")}
         try:
-            callbacks = {i: callback.state_dict() for i, callback in saving.items()}
-            grid = self.grid.state_dict()
-            self.checkpoints.write(Checkpoint(done.round, done.arrays, self.rows, state_of(), grid, callbacks))
+            callbacks = [callback.state_dict() for callback in self._with_state()]
+            strategy, grid = state_of(self.strategy, type(self.strategy).__name__), self.grid.state_dict()
+            self.checkpoints.write(Checkpoint(self._about(), done.round, done.arrays, self.rows, strategy, grid, callbacks))
         except Unsavable as error:
-            logger.warning("no checkpoints, so this run cannot be resumed: %s", error)
+            self.checkpoints.refuse(str(error))
             self.checkpoints = None
 
     def _resumed(self, arrays: ArrayRecord) -> Round | None:
@@ -203,27 +212,32 @@ class _Loop:
         saved = self.checkpoints.latest() if self.checkpoints else None
         if saved is None:
             return None
-        restore = getattr(self.strategy, "load_state_dict", lambda state: restore_attributes(self.strategy, state))
-        restore(saved.strategy)
+        if saved.about != self._about():
+            raise FedaggError(f"the checkpoints are of another run: {saved.about} there, {self._about()} here")
+        restore(self.strategy, saved.strategy)
         self.grid.load_state_dict(saved.grid)
-        for i, state in saved.callbacks.items():
-            self.callbacks[i].load_state_dict(state)  # type: ignore[attr-defined]
+        had, have = len(saved.callbacks), len(self._with_state())
+        if had != have:
+            raise FedaggError(f"{had} callbacks had state when the run was saved, and {have} have now; make them as they were")
+        for callback, state in zip(self._with_state(), saved.callbacks, strict=True):
+            callback.load_state_dict(state)
         self.rows += saved.rows
-        if isinstance(arrays, ModelRecord) and arrays.state is not None:
-            device = arrays.state.params.device
+        if isinstance(self.strategy, Strategy) and isinstance(arrays, ModelRecord) and arrays.state is not None:
+            device = arrays.state.params.device  # as our strategies return it; others return plain arrays
             return Round(saved.round, arrays.layout.record(arrays.layout.read(saved.arrays, device)))
         return Round(saved.round, saved.arrays)
 
     def through_start(self, arrays: ArrayRecord) -> Result:
         """Run a strategy that owns its loop through it. The models it has evaluated become the rows, all else is its own."""
         if self.checkpoints is not None:
-            logger.warning(
-                "%s owns its loop, so no checkpoints are written and this run cannot be resumed", type(self.strategy).__name__
-            )
+            self.checkpoints.latest()  # refuses to start over what an earlier process began
+            self.checkpoints.refuse(f"{type(self.strategy).__name__} owns its loop")
 
         def evaluate(number: int, current: ArrayRecord) -> MetricRecord | None:
             done = Round(number, current)
             self._finish(done)
+            if self._paused():
+                raise KeyboardInterrupt(f"{type(self.strategy).__name__} owns its loop, which was broken off")
             return metric_record({name: value for _, _, _, name, value in done.rows})
 
         with rng.seeded_globals(self.seed, "strategy", 0):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedagg.checkpoint import Checkpoints
+from fedagg.console import suggest
 from fedagg.disk import Lock
-from fedagg.errors import ConfigError
-from fedagg.results import RESULT_KEYS, Run, differences, find_runs, read_run
+from fedagg.errors import ConfigError, FedaggError
+from fedagg.results import RESULT_KEYS, Run, check_same, differences, find_runs, flat, half_made, read_run
 
 
 def to_go_on_with(cfg: DictConfig, directory: Path, elsewhere: Path | None) -> Run | None:
@@ -22,27 +26,36 @@ def to_go_on_with(cfg: DictConfig, directory: Path, elsewhere: Path | None) -> R
         cfg: the composed config.
         directory: where the run would go.
         elsewhere: a folder of runs, looked through where ``directory`` holds none; one that is not complete comes first.
+
+    Raises:
+        ConfigError: ``directory`` holds a complete run of another config, or one that could not be saved.
     """
-    if (directory / "run.json").exists():
-        return read_run(directory)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    if (directory / "run.json").exists() and not half_made(directory):
+        here = read_run(directory)
+        if here.status == "completed":
+            check_same(directory, _asked(here), config)
+        return here
     if elsewhere is None or not any(elsewhere.rglob("run.json")):
         return None
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    alike = [run for run in find_runs(elsewhere) if not run.problem and _could_be(run.config, config) and not _in_use(run)]
-    return max(alike, key=lambda run: (run.status != "completed", str(run.info["started"])), default=None)
+    alike = [run for run in find_runs(elsewhere) if not run.problem and not differences(_asked(run), config)]
+    return max(filter(_free, alike), key=lambda run: (run.status != "completed", str(run.info["started"])), default=None)
 
 
-def _could_be(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a run may be one of this config, in which some values are only filled in when it is built."""
-    return all(value in (None, "auto") or key.startswith("task.") for key, (_, value) in differences(old, new).items())
+def _asked(run: Run) -> dict[str, Any]:
+    """Return a run's config as it was before the experiment filled in what was left open, by dotted keys."""
+    return {**dict(flat(run.config)), **run.info.get("left_open", {})}
 
 
-def _in_use(run: Run) -> bool:
+def _free(run: Run) -> bool:
+    """Whether a run is complete, or can be gone on with: it could be saved, and no other process is at it."""
+    if run.status == "completed":
+        return True
     try:
         with Lock(run.path):
-            return False
-    except ConfigError:
-        return True
+            return not Checkpoints(run.path / "checkpoints").refused
+    except FedaggError:
+        return False
 
 
 def resume(path: Path) -> None:
@@ -77,7 +90,8 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> bool:
 
     old = read_run(path)
     if old.status != "completed":
-        raise ConfigError(f"only a completed run can be verified; {path} is {old.status}. Go on with fedagg resume {path}")
+        go_on = shlex.join(["fedagg", "resume", str(path)])
+        raise ConfigError(f"only a completed run can be verified; {path} is {old.status}. Go on with {go_on}")
     cfg = OmegaConf.create(old.config)
     if overrides:
         cfg.engine = _engine(cfg, overrides)
@@ -105,20 +119,26 @@ def _engine(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return the engine that the overrides describe: a choice of the group, or changes to the run's own."""
     from fedagg.hydra_app import compose
 
-    other = [override for override in overrides if override.partition("=")[0].partition(".")[0] != "engine"]
-    if other:
-        raise ConfigError(f"only engine settings can be changed when a run is verified; got {' '.join(other)}")
-    if any(override.startswith("engine=") for override in overrides):
-        engine: DictConfig = compose(overrides).engine
-        for key in RESULT_KEYS:  # what decides the bits stays as it was, unless it is asked for
-            if not any(override.startswith(f"engine.{key}=") for override in overrides):
-                engine[key] = cfg.engine[key]
-        return engine
-    changed = OmegaConf.merge({"engine": cfg.engine}, OmegaConf.from_dotlist(list(overrides)))
-    unknown = sorted(set(changed.engine) - set(cfg.engine))
-    if unknown:
-        raise ConfigError(f"no setting engine.{unknown[0]}; this engine has {', '.join(cfg.engine)}")
-    return changed.engine  # type: ignore[no-any-return]
+    strange = [override for override in overrides if not re.match(r"engine(\.[\w.]+)?=.", override)]
+    if strange:
+        raise ConfigError(
+            f"only engine settings can be changed when a run is verified; got {' '.join(strange)}. Write engine=NAME or "
+            "engine.KEY=VALUE"
+        )
+    named = {override.partition("=")[0].removeprefix("engine.") for override in overrides}
+    if "engine" in named:
+        chosen: DictConfig = compose(overrides).engine
+        for key in set(RESULT_KEYS) - named:  # what decides the bits stays as it was, unless it is asked for
+            chosen[key] = cfg.engine[key]
+        return chosen
+    known = [key for key, _ in flat(OmegaConf.to_container(cfg.engine))]  # type: ignore[arg-type]
+    if unknown := sorted(named - set(known)):
+        raise ConfigError(f"no setting engine.{unknown[0]}{suggest(unknown[0], known)}; this engine has {', '.join(known)}")
+    asked = compose([f"++{override}" for override in overrides]).engine
+    for key in named:
+        for place in {key, f"grid.{key}"} & set(known):  # the Grid's were interpolations before the config was written
+            OmegaConf.update(cfg.engine, place, OmegaConf.select(asked, key))
+    return cfg.engine  # type: ignore[no-any-return]
 
 
 def _first_difference(old: Path, new: Path) -> str:

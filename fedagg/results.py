@@ -29,6 +29,7 @@ FORMAT = 1
 METRICS_HEADER = ("round", "split", "client", "metric", "value")
 TIMING_HEADER = ("round", "phase", "seconds")
 TABLES = {"metrics.csv": METRICS_HEADER, "timing.csv": TIMING_HEADER}
+FILES = ("run.json", "config.yaml", "model.pt", *TABLES)
 RESULT_KEYS = ("device", "executor", "precision", "threads", "batch")  # engine settings that can change the bits of a result
 ENDS = ("completed", "failed", "interrupted")
 
@@ -60,7 +61,9 @@ class RunDirectory:
     def create(
         cls, path: str | Path, config: Mapping[str, Any], label: Mapping[str, str], seed: int, **fields: Any
     ) -> RunDirectory:
-        """Start a run in a directory that holds none. Other files there (logs, ``.hydra``) are left alone.
+        """Start a run in a directory that holds none, or one that was killed while it was being made.
+
+        Other files there (logs, ``.hydra``) are left alone.
 
         Args:
             path: the directory; made if it does not exist.
@@ -82,7 +85,9 @@ class RunDirectory:
         taken = ConfigError(
             f"{path} already holds a run, and results are never overwritten; choose another directory with hydra.run.dir=..."
         )
-        if (path / "metrics.csv").exists():
+        if half_made(path):
+            (path / "run.json").unlink()
+        elif (path / "metrics.csv").exists():
             raise taken
         try:
             write_whole(path / "run.json", _json(info), replace=False)
@@ -95,15 +100,17 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: str | Path) -> RunDirectory:
-        """Go on with a run that was not completed; nobody else may be writing it.
+        """Go on with a run that was not completed; nobody else may be writing it. What a killed process left half goes.
 
         Raises:
-            ConfigError: there is no run, it is complete, or another process is at it.
+            ConfigError: there is no run, or it is complete.
         """
         path = Path(path)
         info = _read_info(path)
         if info.get("status") == "completed":
             raise ConfigError(f"the run in {path} is complete; there is nothing to go on with")
+        for torn in (file for name in FILES for file in path.glob(f".{name}.*")):
+            torn.unlink(missing_ok=True)
         directory = cls(path, info)
         directory.update(status="running", error=None, finished=None)
         return directory
@@ -112,7 +119,7 @@ class RunDirectory:
         """Return the lengths in bytes of the two tables, which are on the disk up to there when the call returns."""
         lengths = {}
         for name in TABLES:
-            with open(self.path / name, "rb") as file:
+            with writing(self.path / name), open(self.path / name, "rb") as file:
                 os.fsync(file.fileno())
                 lengths[name] = file.seek(0, os.SEEK_END)
         return lengths
@@ -128,7 +135,10 @@ class RunDirectory:
             with writing(self.path / name), open(self.path / name, "r+b") as file:
                 length = file.seek(0, os.SEEK_END)
                 if length < end:
-                    raise FedaggError(f"{self.path / name} has lost lines: it holds {length} bytes, and held {end}")
+                    raise FedaggError(
+                        f"{self.path / name} has lost lines since the checkpoint: it holds {length} bytes, and held {end}. "
+                        "Put the whole file back, or start over in a new directory"
+                    )
                 file.truncate(end)
 
     def append(self, rows: Iterable[MetricRow]) -> None:
@@ -213,6 +223,15 @@ class Run:
         return np.array(rounds, np.int64), np.array([found[r] for r in rounds], np.float64)
 
 
+def half_made(path: Path) -> bool:
+    """Whether a directory holds a run that was killed before it had all its files, so before anything was computed."""
+    metrics = path / "metrics.csv"
+    if not (path / "run.json").exists() or (path / "timing.csv").exists():
+        return False
+    empty = not metrics.exists() or metrics.stat().st_size <= len(",".join(METRICS_HEADER)) + 1
+    return empty and _read_info(path).get("status") == "running"
+
+
 def read_run(path: str | Path) -> Run:
     """Read one run directory. A last line that was torn by a kill is ignored.
 
@@ -256,9 +275,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 
     How often checkpoints are written, and where clients run, cannot: those settings may differ.
     """
-    before, after = dict(_flat(old)), dict(_flat(new))
+    before, after = dict(flat(old)), dict(flat(new))
     pairs = {key: (before.get(key, "(absent)"), after.get(key, "(absent)")) for key in sorted(before.keys() | after.keys())}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and _matters(key)}
+
+
+def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError``, listing the settings that differ, unless what ``path`` holds is a run of this config."""
+    if changed := differences(old, new):
+        lines = [f"{key}: {before} there, {now} here" for key, (before, now) in changed.items()]
+        raise ConfigError("\n  ".join([f"{path} holds a run of another config:", *lines]))
 
 
 def _matters(key: str) -> bool:
@@ -266,10 +292,11 @@ def _matters(key: str) -> bool:
     return group not in ("checkpoint", "resume") and not (group == "engine" and rest not in RESULT_KEYS)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a config by dotted keys."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

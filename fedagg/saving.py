@@ -59,7 +59,7 @@ def encode(value: Any, path: str) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """Return what ``encode`` was given, tensors on the device they were on; subclasses of records and dicts come back plain."""
+    """Return what ``encode`` was given, tensors on their device; subclasses of records and dicts come back as plain ones."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     if isinstance(value, tuple):
@@ -81,31 +81,43 @@ def decode(value: Any) -> Any:
     return RECORDS[kind](decode(content))
 
 
-def attributes_of(strategy: FlowerStrategy, path: str) -> dict[str, Any]:
-    """Return the state of a strategy that is not ours and says nothing of state: its attributes.
+def state_of(strategy: FlowerStrategy, path: str) -> Any:
+    """Return the state of a strategy, encoded: its ``state_dict()``, or where it has none, as Flower's, its attributes.
 
-    Functions, methods, classes and modules are left out, since the config makes them again; a strategy inside it is entered.
+    Functions, methods, classes and modules among the attributes are left out, since the config makes them again; a strategy
+    inside the strategy is entered.
 
     Raises:
         Unsavable: naming an attribute that cannot be saved.
     """
+    if hasattr(strategy, "state_dict"):
+        return encode(strategy.state_dict(), path)
     state = {}
     for name, value in vars(strategy).items():
         if isinstance(value, FlowerStrategy):
-            state[name] = attributes_of(value, f"{path}.{name}")
-        elif not (inspect.isroutine(value) or isinstance(value, type | partial | ModuleType)):
+            state[name] = state_of(value, f"{path}.{name}")
+        elif not _made_again(value):
             state[name] = encode(value, f"{path}.{name}")
     return state
 
 
-def restore_attributes(strategy: FlowerStrategy, state: Mapping[str, Any]) -> None:
-    """Give a strategy the attributes that ``attributes_of`` saved."""
+def restore(strategy: FlowerStrategy, state: Any) -> None:
+    """Give a strategy the state that ``state_of`` returned."""
+    if hasattr(strategy, "load_state_dict"):
+        strategy.load_state_dict(decode(state))
+        return
     for name, value in state.items():
         held = vars(strategy).get(name)
         if isinstance(held, FlowerStrategy):
-            restore_attributes(held, value)
+            restore(held, value)
         else:
             vars(strategy)[name] = decode(value)
+
+
+def _made_again(value: Any) -> bool:
+    """Whether an attribute holds no state. A callable object may: a torch module is one."""
+    stateless = callable(value) and getattr(value, "__dict__", None) == {}
+    return stateless or inspect.isroutine(value) or isinstance(value, type | partial | ModuleType)
 
 
 def encode_rows(rows: list[tuple[int, str, int | None, str, float]]) -> dict[str, Any]:

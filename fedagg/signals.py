@@ -8,7 +8,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from fedagg.loop import Callback, Round
+from fedagg.loop import Callback
 
 
 class Interrupted(KeyboardInterrupt):
@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopOnSignal(Callback):
-    """While entered, a first Ctrl-C or SIGTERM stops the run after its round; a second one raises at once.
+    """While entered, a first Ctrl-C or SIGTERM breaks the run off after its round; a second one raises at once.
 
     Signals reach the main thread only; elsewhere this does nothing.
     """
@@ -47,11 +47,8 @@ class StopOnSignal(Callback):
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def round_finished(self, done: Round) -> bool:
-        return self.caught is not None
-
     def _catch(self, signum: int, frame: FrameType | None) -> None:
         if self.caught is not None:
             raise Interrupted(signum)
-        self.caught = signum
+        self.caught, self.paused = signum, True
         print("stopping after this round; once more to stop at once", file=sys.stderr, flush=True)

@@ -1,9 +1,11 @@
-"""A small world that many tests share: digits over six clients and a linear model."""
+"""What many tests share: a small world, digits over six clients and a linear model; and the command line."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
@@ -13,10 +15,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import nn
 
 from fedagg import Clients, LocalGrid, LocalSGD, Population
+from fedagg.cli import main
 from fedagg.data import IID, Dataset, digits
 from fedagg.grid.base import ensure_identity
 from fedagg.models import build, logistic_regression
 from fedagg.params import Layout
+from tests.commands import Command, Done
 
 torch.set_num_threads(1)
 ensure_identity()
@@ -61,3 +65,37 @@ def ask(model: nn.Module) -> Ask:
         return [Message(content, dst_node_id=client, message_type=kind) for client in clients]
 
     return make
+
+
+@pytest.fixture(name="restored_logging")
+def _restored_logging() -> Iterator[None]:
+    """Hydra configures logging for the whole process; take back what it did."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(name="command")
+def _command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], restored_logging: None
+) -> Command:
+    """Run the command line in this process, in an empty folder; no error may show a traceback."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "FEDAGG_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str | Path) -> Done:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return Done(code, captured.out, captured.err)
+
+    return run

@@ -1,85 +1,24 @@
 """The command line as a user meets it: what it prints, what it exits with, and what it says to a mistake."""
 
 import json
-import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from fedagg import Callback, ConfigError, FedaggError, __version__
-from fedagg.cli import main
 from fedagg.console import config_dir
 from fedagg.loop import Round
 from fedagg.results import find_runs, read_run
+from tests.commands import Command, start
 
 SMALL = ["population=4", "model=logistic_regression", "partition=iid"]
-
-
-@dataclass
-class Done:
-    """What a command left: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture(name="restored_logging")
-def _restored_logging() -> Iterator[None]:
-    """Hydra configures logging for the whole process; take back what it did."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for handler in root.handlers:
-        if handler not in handlers:
-            handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
-@pytest.fixture(name="command")
-def _command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], restored_logging: None
-) -> Command:
-    """Run the command line in this process, in an empty folder; no error may show a traceback."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("HYDRA_FULL_ERROR", "FEDAGG_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str | Path) -> Done:
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return Done(code, captured.out, captured.err)
-
-    return run
-
-
-def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
-    """Start the command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fedagg.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 # Looking around

@@ -31,6 +31,7 @@ FLOWER = {  # where the engine touches Flower, and nowhere else
     "fedagg/grid/sanitize.py",
     "fedagg/loop.py",
     "fedagg/grid/ray.py",
+    "fedagg/grid/workers.py",
     "fedagg/params.py",
     "fedagg/saving.py",  # records as plain containers
     "fedagg/strategy.py",

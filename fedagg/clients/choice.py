@@ -32,6 +32,7 @@ class Engine:
         executor: trains them.
         name: ``one_at_a_time`` or ``batched``.
         why: the reason, for the plan.
+        device: where it computes.
         batch: clients trained at once.
         client_bytes: memory that one of them takes while it trains, beside its row; an estimate.
     """
@@ -39,6 +40,7 @@ class Engine:
     executor: Executor
     name: str
     why: str
+    device: torch.device
     batch: int
     client_bytes: int
 
@@ -69,6 +71,7 @@ def choose(
     executor: str = "auto",
     precision: str = "float32",
     batch: int | None = None,
+    at_most: int | None = None,
 ) -> Engine:
     """Return the executor that is asked for, or for ``auto`` the quicker one: on a CPU one client at a time, on a GPU many.
 
@@ -82,6 +85,7 @@ def choose(
         executor: auto, one_at_a_time or batched.
         precision: float32 or bfloat16.
         batch: clients at once; None takes as many as a share of the memory holds.
+        at_most: the largest batch that None may come to; None is N.
 
     Raises:
         ConfigError: a name or a number that is not possible.
@@ -106,13 +110,14 @@ def choose(
         logger.warning("clients train one at a time, because they cannot be batched: %s", reason)
         return _alone(batched.alone, f"they cannot be batched: {reason}")
     client_bytes = _client_bytes(batched, local, x, int(population.num_examples.max()))
-    batched.batch = batch or max(1, min(len(population), _budget(device) // client_bytes))
-    return Engine(batched, "batched", asked, batched.batch, client_bytes)
+    batched.batch = batch or max(1, min(at_most or len(population), _budget(device) // client_bytes))
+    return Engine(batched, "batched", asked, device, batched.batch, client_bytes)
 
 
 def _alone(executor: OneAtATime, why: str) -> Engine:
     layout = executor.layout
-    return Engine(executor, "one_at_a_time", why, 1, 2 * layout.size() * layout.dtype().itemsize)  # parameters, gradients
+    client_bytes = 2 * layout.size() * layout.dtype().itemsize  # parameters, gradients
+    return Engine(executor, "one_at_a_time", why, executor.device, 1, client_bytes)
 
 
 def _client_bytes(batched: Batched, local: LocalTraining, x: Tensor, examples: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -68,10 +69,10 @@ class Clients:
         executor: one_at_a_time, batched, or auto for the quicker one on this device.
         precision: what forward passes compute in, float32 or bfloat16; everything that is kept is float32 either way.
         batch: clients that ``batched`` trains at once; None takes as many as a share of the memory holds.
+        at_most: the largest batch that None may come to; by default there is no other bound than N.
 
     Attributes:
         engine: the executor that was chosen, and why.
-        settings: the arguments by name, to make the same clients again elsewhere.
     """
 
     def __init__(
@@ -85,15 +86,24 @@ class Clients:
         executor: str = "auto",
         precision: str = "float32",
         batch: int | None = None,
+        at_most: int | None = None,
     ) -> None:
         self.population, self.model, self.local, self.seed = population, model, local or LocalSGD(), seed
-        self.settings = {"seed": seed, "device": device, "executor": executor, "precision": precision, "batch": batch}
+        engine: dict[str, Any] = {"executor": executor, "precision": precision, "batch": batch, "at_most": at_most}
+        self._settings = {"seed": seed, "device": device, **engine}
         self.device = resolve_device(device)
-        self.engine = choose(population, model, self.local, self.device, executor, precision, batch)
+        self.engine = choose(population, model, self.local, self.device, **engine)
         self.layout: Layout = self.engine.executor.layout
         self._examples = examples(population, self.device)
         self._rows = RowBuffer()
         self.ids = population.holders
+
+    def made_again(self, **changes: Any) -> Callable[[], Clients]:
+        """Return a function that makes these clients again, perhaps in another process, with some of the settings changed."""
+        return partial(type(self), self.population, self.model, self.local, **{**self._settings, **changes})
+
+    def __reduce__(self) -> tuple[Callable[[], Clients], tuple[()]]:
+        return self.made_again(), ()  # a model that lives in flat vectors cannot be pickled as such
 
     def fit(self, state: State, client_ids: Sequence[int], round: int, poison: Mapping[int, Poison] | None = None) -> Training:
         """Train every client of a cohort from ``state``. What they send lies where ``state`` does.

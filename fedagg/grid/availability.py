@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from flwr.app import Message
@@ -20,7 +20,10 @@ PATIENCE = 8  # a strategy that samples asks for node ids a few times a round; o
 
 
 class Participation(Protocol):
-    """Which clients can be reached in a round: ``available(round) -> bool [N]``, indexed by client id."""
+    """Which clients can be reached in a round: ``available(round) -> bool [N]``, indexed by client id.
+
+    One that remembers something from round to round has ``state_dict()`` and ``load_state_dict(state)`` for checkpoints.
+    """
 
     def available(self, round: int) -> Tensor:
         """Return [N] bool."""
@@ -79,6 +82,15 @@ class Availability(WorldGrid):
 
     def round_info(self) -> dict[str, float]:
         return {**super().round_info(), "reachable": float(len(self._reachable()))}
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self.participation.state_dict() if hasattr(self.participation, "state_dict") else None
+        return {**super().state_dict(), "participation": state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        if hasattr(self.participation, "load_state_dict"):
+            self.participation.load_state_dict(state["participation"])
 
     def get_node_ids(self) -> Sequence[int]:
         """Return the ids a strategy may ask.

@@ -17,6 +17,7 @@ from flwr.supercore.run import Run
 from fedagg import rng
 from fedagg.clients import Clients
 from fedagg.clients.app import arrays_of, evaluation_content, server_round, training_contents
+from fedagg.clients.choice import Engine
 from fedagg.clients.clients import Evaluation, Poison, Training
 from fedagg.errors import ClientError, ConfigError, FedaggError
 from fedagg.grid.base import SimulationGrid, ensure_identity
@@ -84,6 +85,14 @@ class ClientGrid(SimulationGrid):
     @property
     def layout(self) -> Layout | None:
         return self.clients.layout if isinstance(self.clients, Clients) else None
+
+    @property
+    def engine(self) -> Engine | None:
+        """What the clients are trained with; None for a ``ClientApp``."""
+        return self.clients.engine if isinstance(self.clients, Clients) else None
+
+    def open(self) -> None:
+        """Get what the clients run on; the first message does it otherwise."""
 
     def close(self) -> None:
         """Give back what the clients run on."""

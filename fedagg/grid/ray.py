@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pickle import PicklingError
 from types import TracebackType
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedagg.clients import Clients, Evaluation, Training
-from fedagg.clients.clients import Poison
+from fedagg.clients.choice import Engine
 from fedagg.clients.executor import Block
 from fedagg.errors import ClientError, ConfigError, FedaggError
-from fedagg.grid.base import ensure_identity
 from fedagg.grid.clients import AppCall, ClientGrid, NodeConfig
-from fedagg.params import KINDS, ModelState, State
+from fedagg.grid.workers import Share, Worker, arrays_of, groups, place, resident_bytes, room
+from fedagg.params import State
 from fedagg.rows import RowBuffer
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else a process under `uv run` packs its directory for workers
@@ -37,69 +37,7 @@ ray = cast(Any, _ray)  # its annotations know nothing of actors
 logger = logging.getLogger(__name__)
 
 PATIENCE = 60.0  # seconds to wait for a first worker, or for another one when none is left
-Share = list[int]
-
-
-def place(costs: Mapping[int, float], workers: int) -> list[Share]:
-    """Share clients out among workers, the most expensive first, each to the worker with least to do so far.
-
-    Args:
-        costs: client id -> expected work.
-        workers: how many there are.
-
-    Returns:
-        One ascending list of ids per worker; together every client once. Equal inputs give equal shares.
-    """
-    shares: list[Share] = [[] for _ in range(workers)]
-    loads = [(0.0, worker) for worker in range(workers)]
-    for client in sorted(costs, key=lambda client: (-costs[client], client)):
-        load, worker = heapq.heappop(loads)
-        shares[worker].append(client)
-        heapq.heappush(loads, (load + costs[client], worker))
-    return [sorted(share) for share in shares]
-
-
-@dataclass
-class _Trained:
-    """What a worker sends back of a share: a ``Training`` whose rows are NumPy arrays, which travel without pickle."""
-
-    block: tuple[Any, ...]
-    training: Training
-
-
-class _Worker:
-    """What runs in a process of Ray's: the clients, or the app they are."""
-
-    def __init__(self, clients: tuple[Any, ...] | ClientApp, threads: int) -> None:
-        torch.set_num_threads(threads)
-        ensure_identity()
-        self._app = clients if isinstance(clients, ClientApp) else None
-        if not isinstance(clients, ClientApp):
-            population, model, local, settings = clients
-            self._clients = Clients(population, model, local, **settings)
-
-    def fit(self, model: tuple[Any, ...], ids: Share, round: int, poisons: Mapping[int, Poison]) -> _Trained:
-        done = self._clients.fit(_state(model), ids, round, poisons)
-        k, block = len(done.client_ids), done.block
-        rows = tuple(part[:k].numpy() for part in (block.updates, block.float_buffers, block.int_buffers))
-        nothing = torch.empty(0)
-        return _Trained(rows, replace(done, block=Block(nothing, nothing, nothing, nothing)))
-
-    def evaluate(self, model: tuple[Any, ...], ids: Share, round: int) -> Evaluation:
-        return self._clients.evaluate(_state(model), ids, round)
-
-    def call(self, call: AppCall) -> tuple[Message | ClientError, RecordDict]:
-        assert self._app is not None
-        return call(self._app), call.context.state
-
-    def resident_bytes(self) -> int:
-        return resident_bytes()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def node(self) -> str:
-        return str(ray.get_runtime_context().get_node_id())
+LOSSES = 5  # a client whose worker is lost so often in a row is itself to blame
 
 
 class RayGrid(ClientGrid):
@@ -124,7 +62,7 @@ class RayGrid(ClientGrid):
         run_config: see ``ClientGrid``.
 
     Raises:
-        ConfigError: numbers that are impossible, no cluster at ``address``, or one that is too small.
+        ConfigError: numbers that are impossible; and when it is opened: no cluster at ``address``, or one that is too small.
     """
 
     def __init__(
@@ -156,69 +94,86 @@ class RayGrid(ClientGrid):
         for name, share in (("cpus_per_worker", cpus_per_worker), ("gpus_per_worker", gpus_per_worker)):
             if isinstance(share, bool) or not isinstance(share, int | float) or not share >= 0 or share == math.inf:
                 raise ConfigError(f"engine.{name} must be a number >= 0; got {share}")
-        self.workers, self.threads = workers, threads
+        self.workers, self.threads, self.address = workers, threads, address
         self._needs = {"CPU": float(cpus_per_worker), "GPU": float(gpus_per_worker)}
         self._rows = RowBuffer()
-        self._started = _connect(address, workers, self._needs)
-        variables = {"OMP_NUM_THREADS": str(threads), "FLWR_TELEMETRY_ENABLED": os.environ.get("FLWR_TELEMETRY_ENABLED", "0")}
-        self._actor = ray.remote(_Worker).options(
-            num_cpus=cpus_per_worker, num_gpus=gpus_per_worker, runtime_env={"env_vars": variables}
-        )
-        if isinstance(clients, Clients):
-            here = {} if gpus_per_worker == 0 else {"device": "cuda"}
-            self._parts = ray.put((clients.population, clients.model, clients.local, {**clients.settings, **here}))
-        else:
-            self._parts = ray.put(clients)
+        self._source: Any = None  # of the clients, in the object store, once Ray is there
+        self._started = False
         self._staff: list[Any] = []
-        self._hire()
+        self._coming: dict[Any, Any] = {}  # what a worker will say when it is ready -> the worker
+        self._engine: dict[str, Any] = {}
 
     def __str__(self) -> str:
         return f"{self.workers} Ray workers of {self.threads} thread{'s' if self.threads != 1 else ''}"
 
+    @property
+    def engine(self) -> Engine | None:
+        """What the workers train with, once they are there; its executor is that of this process."""
+        here = super().engine
+        return replace(here, **self._engine) if here else None
+
+    def open(self) -> None:
+        """Connect to Ray and start the workers; the first message does it otherwise."""
+        if self._source is not None:
+            return
+        self._started = _connect(self.address, self.workers, self._needs, self.threads)
+        try:
+            there = "cuda" if self._needs["GPU"] else "cpu"
+            try:
+                clients = self.clients
+                self._source = ray.put(clients.made_again(device=there) if isinstance(clients, Clients) else clients)
+            except (TypeError, PicklingError) as error:
+                raise ConfigError(f"Ray cannot send these clients to its workers: {_line(error)}") from error
+            self._start(self.workers)
+            self._welcome(self.workers, PATIENCE)
+            if len(self._hire()) < self.workers:
+                logger.warning("only %d of %d Ray workers could be started", len(self._staff), self.workers)
+        except BaseException:
+            self.close()
+            raise
+
     def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Training:
-        model = ray.put(tuple(getattr(state, kind).cpu().numpy() for kind in KINDS))
-        counts = clients.population.num_examples
-        costs = {client: float(counts[client]) for client in client_ids}
-        poisons = self.poisons
+        model, poisons = ray.put(arrays_of(state)), self.poisons
+        places = {client: row for row, client in enumerate(client_ids)}
 
         def ask(worker: Any, ids: Share) -> Any:
             return worker.fit.remote(model, ids, round, {client: poisons[client] for client in ids if client in poisons})
 
-        shares: list[_Trained] = self._shared_out(costs, ask)
-        order = sorted(client for share in shares for client in share.training.client_ids)
-        places = {client: row for row, client in enumerate(order)}
         base, layout = state.params, clients.layout
-        rows = self._rows.take(len(client_ids), layout.size(), base.dtype, base.device)
-        result = Training(Block.over(rows, base, layout), client_ids=order)
+        block = Block.over(self._rows.take(len(client_ids), layout.size(), base.dtype, base.device), base, layout)
+        parts = block.updates, block.float_buffers, block.int_buffers
+        result, errors = Training(block), dict[int, ClientError]()
         facts: dict[int, tuple[int, dict[str, float], bool]] = {}
-        for share in shares:
-            done = share.training
-            mine = [places[client] for client in done.client_ids]
-            for into, part in zip((rows, result.block.float_buffers, result.block.int_buffers), share.block, strict=True):
-                _write(into, mine, part)
-            facts |= dict(zip(done.client_ids, zip(done.num_examples, done.metrics, done.finite, strict=True), strict=True))
-            result.errors |= done.errors
-        for client in order:
+        for done in self._shared_out(clients, client_ids, ask):
+            for part, rows in zip(parts, done.rows, strict=True):
+                _write(rows, part, [places[client] for client in done.facts])
+            facts |= done.facts
+            errors |= done.errors
+        result.client_ids, result.errors = sorted(facts), dict(sorted(errors.items()))
+        for client in result.client_ids:
             examples, metrics, finite = facts[client]
             result.num_examples.append(examples)
             result.metrics.append(metrics)
             result.finite.append(finite)
-        result.errors = dict(sorted(result.errors.items()))
+        if errors:  # nothing was written to their rows
+            for part in parts:
+                part[: len(facts)] = part[[places[client] for client in result.client_ids]]
         return result
 
     def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
-        model = ray.put(tuple(getattr(state, kind).cpu().numpy() for kind in KINDS))
-        counts = clients.population.num_examples
-        costs = {client: float(counts[client]) for client in client_ids}
-        shares: list[Evaluation] = self._shared_out(costs, lambda worker, ids: worker.evaluate.remote(model, ids, round))
-        rows = [row for share in shares for row in zip(share.client_ids, share.num_examples, share.metrics, strict=True)]
-        rows.sort(key=lambda row: row[0])
-        errors = {client: error for share in shares for client, error in sorted(share.errors.items())}
-        return Evaluation([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], errors)
+        model = ray.put(arrays_of(state))
+        facts, errors = dict[int, tuple[int, dict[str, float]]](), dict[int, ClientError]()
+        for done in self._shared_out(clients, client_ids, lambda worker, ids: worker.evaluate.remote(model, ids, round)):
+            facts |= zip(done.client_ids, zip(done.num_examples, done.metrics, strict=True), strict=True)
+            errors |= done.errors
+        answered, errors = sorted(facts), dict(sorted(errors.items()))
+        return Evaluation(
+            answered, [facts[client][0] for client in answered], [facts[client][1] for client in answered], errors
+        )
 
     def call(self, app: ClientApp, calls: Sequence[AppCall]) -> Iterable[Message | ClientError]:
         answers: dict[int, Message | ClientError] = {}
-        waiting, running = list(range(len(calls)))[::-1], dict[Any, tuple[Any, int]]()
+        waiting, running, losses = list(range(len(calls)))[::-1], dict[Any, tuple[Any, int]](), [0] * len(calls)
         idle = self._hire()
         while waiting or running:
             while waiting and idle:
@@ -229,106 +184,138 @@ class RayGrid(ClientGrid):
                 continue
             (ready,), _ = ray.wait(list(running), num_returns=1)
             worker, number = running.pop(ready)
-            try:
-                answers[number], calls[number].context.state = ray.get(ready)
-            except RayTaskError as error:
-                raise FedaggError(f"a Ray worker failed: {error}") from error
-            except RayError as error:
-                self._lose(worker, error)
+            answer = self._result(ready, worker)
+            if answer is None:
+                losses[number] += 1
+                _give_up([calls[number].message.metadata.dst_node_id], losses[number])
                 waiting.append(number)
-                continue
-            idle.append(worker)
+            else:
+                answers[number], calls[number].context.state = answer
+                idle.append(worker)
         return [answers[number] for number in range(len(calls))]
 
     def close(self) -> None:
         """Stop the workers, and Ray if this Grid has started it."""
-        for worker in self._staff:
+        for worker in [*self._staff, *self._coming.values()]:
             ray.kill(worker)
-        self._staff = []
-        self._rows = RowBuffer()
+        self._staff, self._coming, self._source, self._rows = [], {}, None, RowBuffer()
         if self._started:
             ray.shutdown()
             self._started = False
 
     def __enter__(self) -> RayGrid:
+        self.open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def memory(self) -> dict[str, int]:
-        """Return bytes in use: by this process, by its workers, and in the object store of the cluster."""
+        """Return bytes in use: by this process, by its workers, and in the object store of the cluster. Linux only."""
         held = ray.cluster_resources().get("object_store_memory", 0) - ray.available_resources().get("object_store_memory", 0)
         workers = sum(ray.get([worker.resident_bytes.remote() for worker in self._staff]))
         return {"driver": resident_bytes(), "workers": workers, "object store": int(held)}
 
-    def _shared_out(self, costs: Mapping[int, float], ask: Any) -> list[Any]:
-        """Let every client run once, whatever happens to workers; return what comes back, in no order."""
-        results = []
+    def _shared_out(self, clients: Clients, ids: Sequence[int], ask: Callable[[Any, Share], Any]) -> Iterator[Any]:
+        """Let every client run once, whatever happens to workers; yield what comes back, in no order."""
+        held, losses = clients.population.indices, 0
+        together = groups(ids, self._engine.get("batch", 1))
+        costs = {first: float(sum(len(held[client]) for client in group)) for first, group in together.items()}
         while costs:
             staff = self._hire()
             shares = place(costs, min(len(staff), len(costs)))
-            running = {ask(worker, share): (worker, share) for worker, share in zip(staff, shares, strict=False)}
-            failed: list[int] = []
+            running = {
+                ask(worker, [client for first in share for client in together[first]]): (worker, share)
+                for worker, share in zip(staff, shares, strict=False)
+            }
+            lost: Share = []
             while running:
                 (ready,), _ = ray.wait(list(running), num_returns=1)
                 worker, share = running.pop(ready)
-                try:
-                    results.append(ray.get(ready))
-                except RayTaskError as error:
-                    raise FedaggError(f"a Ray worker failed: {error}") from error
-                except RayError as error:
-                    self._lose(worker, error)
-                    failed += share
-            costs = {client: costs[client] for client in failed}
-        return results
+                result = self._result(ready, worker)
+                if result is None:
+                    lost += share
+                else:
+                    yield result
+            losses += bool(lost)
+            _give_up([client for first in lost for client in together[first]], losses)
+            costs = {first: costs[first] for first in lost}
 
-    def _lose(self, worker: Any, error: RayError) -> None:
-        if worker in self._staff:
-            self._staff.remove(worker)
-        ray.kill(worker)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logger.warning("a Ray worker was lost (%s); its clients run again, %d workers are left", reason, len(self._staff))
-
-    def _hire(self) -> list[Any]:
-        """Return the workers, after starting those that are missing as far as there is room; wait while there is none.
+    def _result(self, ready: Any, worker: Any) -> Any:
+        """Return what came back, None where the worker or what it made is lost.
 
         Raises:
-            FedaggError: nobody could be started for a while.
+            FedaggError: the worker lives, and its code failed.
         """
+        try:
+            return ray.get(ready)
+        except RayTaskError as error:
+            if isinstance(error.cause, FedaggError):
+                raise error.cause from error
+            raise FedaggError(f"a Ray worker failed: {error}") from error
+        except RayError as error:
+            if worker in self._staff:
+                self._staff.remove(worker)
+            ray.kill(worker)
+            logger.warning(
+                "a Ray worker was lost (%s); its clients run again, %d workers are left", _line(error), len(self._staff)
+            )
+            return None
+
+    def _hire(self) -> list[Any]:
+        """Return the workers. Those that are missing are started where there is room, and waited for if there is no other.
+
+        Raises:
+            FedaggError: nobody could be started.
+        """
+        self.open()
         deadline = time.monotonic() + PATIENCE
         while len(self._staff) < self.workers:
-            free = ray.available_resources()
-            if all(free.get(kind, 0.0) >= amount for kind, amount in self._needs.items()):
-                worker = self._actor.remote(self._parts, self.threads)
-                try:
-                    ray.get(worker.resident_bytes.remote(), timeout=PATIENCE)
-                    self._staff.append(worker)
-                    continue
-                except RayTaskError as error:
-                    raise FedaggError(f"a Ray worker could not be started: {error}") from error
-                except RayError as error:
-                    ray.kill(worker)
-                    logger.warning("a Ray worker could not be started: %s", error)
+            self._welcome(1, 0.0 if self._staff else 0.2)
+            missing, free = self.workers - len(self._staff) - len(self._coming), ray.available_resources()
+            self._start(int(min(missing, room([free], self._needs))))
             if self._staff:
                 break
             if time.monotonic() > deadline:
-                found = _listed({kind: free.get(kind, 0.0) for kind in self._needs})
                 raise FedaggError(
-                    f"no Ray worker is left, and none came in {PATIENCE:.0f} s: each needs {_listed(self._needs)}, "
-                    f"and {found} are free"
+                    f"no Ray worker is left, and none came in {PATIENCE:.0f} s: each needs {_listed(self._needs)}, and "
+                    f"{_listed({kind: free.get(kind, 0.0) for kind in self._needs})} are free"
                 )
-            time.sleep(0.2)
         return list(self._staff)
 
+    def _start(self, count: int) -> None:
+        """Ask Ray for workers; they are taken on once they are ready."""
+        telemetry = os.environ.get("FLWR_TELEMETRY_ENABLED", "0")
+        actor = ray.remote(Worker).options(
+            num_cpus=self._needs["CPU"],
+            num_gpus=self._needs["GPU"],
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self.threads), "FLWR_TELEMETRY_ENABLED": telemetry}},
+        )
+        for _ in range(count):
+            worker = actor.remote(self.threads)
+            self._coming[worker.begin.remote(self._source)] = worker
 
-def _connect(address: str | None, workers: int, needs: Mapping[str, float]) -> bool:
+    def _welcome(self, count: int, timeout: float) -> None:
+        """Take on the workers that are ready, after waiting for ``count`` of them for at most ``timeout`` seconds."""
+        if not self._coming:
+            time.sleep(timeout)
+            return
+        coming = list(self._coming)
+        for answer in ray.wait(coming, num_returns=min(count, len(coming)), timeout=timeout)[0]:
+            worker = self._coming.pop(answer)
+            engine = self._result(answer, worker)
+            if engine is not None:
+                self._engine = engine
+                self._staff.append(worker)
+
+
+def _connect(address: str | None, workers: int, needs: Mapping[str, float], threads: int) -> bool:
     """Connect to Ray and see whether it is large enough; return whether it was started here."""
     started = not ray.is_initialized() and address is None
     if started:
-        cores = os.cpu_count() or 1
-        if workers * needs["CPU"] > cores:
-            logger.warning("%d workers x %g CPUs are more than the %d cores of this machine", workers, needs["CPU"], cores)
+        cores, wanted = os.cpu_count() or 1, workers * max(needs["CPU"], threads)
+        if wanted > cores:
+            logger.warning("%d workers want %g cores, and this machine has %d: they will share", workers, wanted, cores)
         ray.init(
             address="local",
             num_cpus=max(1, math.ceil(workers * needs["CPU"])),
@@ -341,39 +328,45 @@ def _connect(address: str | None, workers: int, needs: Mapping[str, float]) -> b
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise ConfigError(
-                f"engine.address={address}: no Ray cluster can be joined ({str(error).splitlines()[0]}). Start one with "
-                "`ray start --head`, or leave engine.address out"
+                f"engine.address={address}: no Ray cluster can be joined ({_line(error)}). Start one with `ray start --head`, "
+                "or leave engine.address out"
             ) from error
-    there = ray.cluster_resources()
-    short = {kind: there.get(kind, 0.0) for kind, amount in needs.items() if workers * amount > there.get(kind, 0.0)}
-    if short:
+    elif address not in (None, "auto", ray.get_runtime_context().gcs_address):
+        joined = ray.get_runtime_context().gcs_address
+        raise ConfigError(f"engine.address={address}: this process has joined the Ray cluster at {joined} already")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if workers > room(nodes, needs):
         if started:
             ray.shutdown()
-        wanted = _listed({kind: workers * needs[kind] for kind in short})
+        there = " and ".join(_listed({kind: node.get(kind, 0.0) for kind in needs}) for node in nodes)
         raise ConfigError(
-            f"{workers} workers need {wanted}; Ray has {_listed(short)}. Lower engine.workers, or what each needs"
+            f"engine.workers={workers}, each with {_listed(needs)}: Ray has room for {room(nodes, needs):g}, on {len(nodes)} "
+            f"node{'s' if len(nodes) != 1 else ''} with {there}. Lower engine.workers, or what each of them needs"
         )
     return started
 
 
+def _give_up(clients: Sequence[int], losses: int) -> None:
+    """Raise ``FedaggError`` when the same clients have lost their worker too often to blame the machine."""
+    if losses >= LOSSES:
+        some = ", ".join(map(str, sorted(clients)[:10]))
+        raise FedaggError(
+            f"{losses} times in a row a Ray worker was lost while it ran clients {some}{', ...' * (len(clients) > 10)}; "
+            "run them with engine=local to see what ends the process (often it is memory)"
+        )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _listed(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {kind}s" for kind, amount in resources.items())
+    return " and ".join(f"{amount:g} {kind}{'s' if amount != 1 else ''}" for kind, amount in resources.items())
 
 
-def _state(model: tuple[Any, ...]) -> ModelState:
-    """Return a model from the object store, whose memory is shared and read-only, in memory of its own."""
-    return ModelState(*(torch.from_numpy(np.array(part)) for part in model))
-
-
-def _write(into: Tensor, places: list[int], part: Any) -> None:
-    """Copy the rows of ``part`` [k, ...], a view of the object store, to ``places`` in ``into`` [n, ...]."""
-    if into.device.type == "cpu":
-        into.numpy()[places] = part
+def _write(rows: Any, part: Tensor, places: list[int]) -> None:
+    """Copy ``rows`` [k, ...], a view of the object store, to ``places`` in ``part`` [n, ...]."""
+    if part.device.type == "cpu":
+        part.numpy()[places] = rows
     else:
-        into[torch.tensor(places, device=into.device)] = torch.from_numpy(np.array(part)).to(into.device)
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        part[torch.tensor(places, device=part.device)] = torch.from_numpy(np.array(rows)).to(part.device)

@@ -114,7 +114,7 @@ def test_the_plan_says_how_and_how_much() -> None:
     """An MLP of 55,210 parameters: 20 rows of 220,840 bytes are 4.4 MB; a client alone takes two vectors."""
     overrides = ["model=mlp", "population=20", "engine.device=cpu"]
     plan = build(compose(overrides)).plan()
-    assert "rounds    30 x 20 of 20 clients" in plan
+    assert "rounds    30 x 20 of 20 clients, in this process" in plan
     assert "executor  one client at a time on cpu, float32, 1 thread (auto: quicker on a CPU)" in plan
     (memory,) = (line for line in plan if line.startswith("memory"))
     assert memory == "memory    about 5 MB beside the rule's own: updates 4 MB, training under 1 MB, data under 1 MB"

@@ -1,0 +1,1 @@
+"""Scripts for the tools that fedagg is measured against."""
