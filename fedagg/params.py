@@ -279,17 +279,24 @@ class ResidentModel:
 
 
 class TensorArray(Array):
-    """A Flower ``Array`` that keeps its tensor and turns into bytes only when somebody reads ``data``."""
+    """A Flower ``Array`` that keeps its tensor and turns into bytes only when somebody reads ``data``.
 
-    def __init__(self, tensor: Tensor, dtype: torch.dtype) -> None:
-        self.tensor = tensor
+    Args:
+        tensor: the values, or what is added to ``base``.
+        dtype: what the values are sent as.
+        base: of the shape of ``tensor``, or None for zeros.
+    """
+
+    def __init__(self, tensor: Tensor, dtype: torch.dtype, base: Tensor | None = None) -> None:
+        self.tensor, self.base = tensor, base
         self.dtype = str(dtype).removeprefix("torch.")
         self.shape = tuple(tensor.shape)
         self.stype = "numpy.ndarray"
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """Return a copy: callers may keep it or write to it, as with any Flower array."""
-        return np.array(self.tensor.cpu().numpy(), dtype=self.dtype)
+        values = self.tensor.clone() if self.base is None else self.base + self.tensor
+        return values.cpu().numpy().astype(self.dtype, copy=False)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -314,8 +321,17 @@ class _ArraysOnDemand(MutableMapping[str, Array]):
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:
-        plain = ModelState(*(getattr(self._state, kind) for kind in KINDS))
-        return {slot.name: TensorArray(self._layout.view(plain, slot), slot.dtype) for slot in self._layout.slots}
+        layout, state = self._layout, self._state
+        if not isinstance(state, SentState):
+            return {slot.name: TensorArray(layout.view(state, slot), slot.dtype) for slot in layout.slots}
+        base = ModelState(state.base, state.float_buffers, state.int_buffers)
+        update = ModelState(state.update.row, state.float_buffers, state.int_buffers)
+        return {
+            slot.name: TensorArray(
+                layout.view(update, slot), slot.dtype, layout.view(base, slot) if slot.kind == "params" else None
+            )
+            for slot in layout.slots
+        }
 
     def __getitem__(self, key: str) -> Array:
         return self._arrays[key]

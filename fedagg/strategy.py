@@ -265,7 +265,8 @@ class _Reply:
         self.client = message.metadata.src_node_id
         self.state = layout.read(arrays_of(message), theta.device)
         self.row, finite = self.state.update_from(theta)
-        if not (finite and torch.isfinite(self.state.float_buffers).all()):
+        floats = self.state.float_buffers
+        if not finite or (len(floats) and not torch.isfinite(floats).all()):
             raise ValueError(_NOT_FINITE)
         self.metrics = _numbers(message)
         count = self.metrics.setdefault("num-examples", 1.0)

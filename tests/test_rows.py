@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+import weakref
+
 import pytest
 import torch
-from flwr.app import Array
+from flwr.app import Array, ConfigRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_object_type_from_object_content
 from torch import nn
 
 from fedagg import Clients, LocalGrid, Population
@@ -54,6 +59,35 @@ def test_replies_that_somebody_keeps_outlive_the_next_round(population: Populati
     expected = list(other.send_and_receive(ask([0, 1], round=1)))[1]
     pairs = zip(arrays_of(kept).items(), arrays_of(expected).items(), strict=True)
     assert all(name == same and (a.numpy() == b.numpy()).all() for (name, a), (same, b) in pairs)
+
+
+@pytest.mark.parametrize("kind", ["array_records", "metric_records", "config_records"])
+def test_a_reply_whose_records_somebody_looked_at_goes_without_the_garbage_collector(
+    kind: str, population: Population, model: nn.Module, ask: Ask
+) -> None:
+    gc.disable()
+    try:
+        (reply,) = LocalGrid(Clients(population, model)).send_and_receive(ask([0], round=1))
+        row, view = weakref.ref(arrays_of(reply)), getattr(reply.content, kind)
+        if kind == "config_records":
+            view["more"] = ConfigRecord({"a": 1})  # it is still a view: what is put in is in the reply
+            assert reply.content["more"] == {"a": 1}
+        with pytest.raises(TypeError, match="Expected"):
+            view["wrong"] = 3
+        del reply, view
+        assert row() is None
+    finally:
+        gc.enable()
+
+
+def test_a_reply_travels_as_plain_records(population: Population, model: nn.Module, ask: Ask) -> None:
+    (reply,) = LocalGrid(Clients(population, model)).send_and_receive(ask([0], round=1))
+    arrived = pickle.loads(pickle.dumps(reply.content))
+    assert type(arrived) is RecordDict
+    assert {name: array.numpy().tobytes() for name, array in arrived["arrays"].items()} == {
+        name: array.numpy().tobytes() for name, array in arrays_of(reply).items()
+    }
+    assert get_object_type_from_object_content(reply.content.deflate()) == "RecordDict"
 
 
 def test_consecutive_rows_are_stacked_without_a_copy() -> None:

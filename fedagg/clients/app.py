@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app.message.typeddict import TypedDict
 from flwr.clientapp import ClientApp
 
 from fedagg.clients.clients import Clients, Training
@@ -42,10 +45,44 @@ def client_app(clients: Clients) -> ClientApp:
     return app
 
 
+class ReplyContent(RecordDict):
+    """A reply's records, whose views by kind go when nobody looks any more.
+
+    Flower's own hold themselves, and with them the matrix of a round, until the garbage collector comes by.
+    """
+
+    @property
+    def array_records(self) -> TypedDict[str, ArrayRecord]:
+        """The models among the records."""
+        return _let_go(super().array_records)
+
+    @property
+    def metric_records(self) -> TypedDict[str, MetricRecord]:
+        """The metrics among the records."""
+        return _let_go(super().metric_records)
+
+    @property
+    def config_records(self) -> TypedDict[str, ConfigRecord]:
+        """The settings among the records."""
+        return _let_go(super().config_records)
+
+    def deflate(self) -> bytes:
+        """Travel as a plain ``RecordDict``."""
+        return RecordDict(dict(self)).deflate()
+
+    def __reduce__(self) -> tuple[type[RecordDict], tuple[dict[str, Any]]]:
+        return RecordDict, (dict(self),)
+
+
+def _let_go(view: TypedDict[str, R]) -> TypedDict[str, R]:
+    view.__dict__["_check_value_fn"] = partial(type(view).check_value, weakref.proxy(view))  # type: ignore[attr-defined]
+    return view
+
+
 def training_contents(layout: Layout, done: Training) -> list[RecordDict]:
     """Return what each client of a cohort sends after training, under the keys Flower's own strategies expect."""
     return [
-        RecordDict(
+        ReplyContent(
             {
                 "arrays": layout.record(done.block.sent(i, done.finite[i])),
                 "metrics": metric_record({"num-examples": done.num_examples[i], **done.metrics[i]}),

@@ -147,6 +147,7 @@ class OneAtATime(Executor):
         # After a training nothing else is in the processor's caches, not even code. What can be done for a group of clients
         # before they train, or after, is done there: it is several times as quick as between two of them.
         base, row, start, size = into.base.to(self.device), 0, 0, 1
+        self.resident.module.train()
         while start < len(clients):
             group, done = clients[start : start + size], list[tuple[int, list[Tensor]]]()
             work, errors = made(jobs, group)
@@ -170,7 +171,6 @@ class OneAtATime(Executor):
             size = max(1, min(GROUP, GROUP_BYTES // max([1, *(job.x.nbytes for job in work.values())])))
 
     def _train(self, state: State, local: LocalTraining, job: Job, batches: list[Tensor]) -> list[Tensor]:
-        self.resident.module.train()
         self.resident.load(state)
         rng.seed_torch(job.noise)
         forward = self.noise.during(job.noise, self._forward) if self.noise else self._forward
