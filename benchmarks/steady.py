@@ -19,7 +19,7 @@ from statistics import median
 
 from benchmarks.machine import describe
 
-REPEATS = 7
+REPEATS = 11
 PFL = Path(".venv-pfl/bin/python")
 # work: (faster side, slower side, goal: how many times as fast the first is at least)
 GOALS = {
