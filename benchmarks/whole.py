@@ -78,9 +78,10 @@ def main() -> None:
             ratios = [theirs / mine for theirs, mine in zip(times["Flower"], times[side], strict=True)]
             imports, mine = median(times["imports"]), median(times[side])
             beyond = (median(times["Flower"]) - imports) / (mine - imports) if mine > imports else math.inf
+            words = f"{beyond:.1f}" if mine > imports else "no longer than the imports"
             found = (
                 ("whole", median(ratios), f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"),
-                ("beyond the imports, of medians", beyond, f"{beyond:.1f}" if mine > imports else "no longer than the imports"),
+                ("beyond the imports, of medians", beyond, words),
             )
             for (what, ratio, text), goal in zip(found, GOALS[name], strict=True):
                 verdict = "reached" if ratio >= goal else f"missed by {1 - ratio / goal:.0%}"
