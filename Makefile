@@ -1,6 +1,5 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -19,8 +18,8 @@ $(BIN)/fedagg: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## run 4 strategies x 4 attacks x 3 seeds on real data, then the table and the figures
-	$(BIN)/fedagg run --config-dir experiments/demo --config-name demo hydra.sweep.dir=$(DEMO)
-	$(BIN)/fedagg report $(DEMO)
+	$(BIN)/fedagg study quickstart
+	$(BIN)/fedagg report quickstart
 
 test: setup check  ## lint, types and the whole test suite
 	$(BIN)/python -m pytest

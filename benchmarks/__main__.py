@@ -20,6 +20,7 @@ TABLES = {
     "rules": "Rules",
     "memory": "Peak memory",
     "leak": "Memory over 200 rounds",
+    "sweep": "A sweep of 60 runs",
 }
 
 

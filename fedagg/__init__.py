@@ -38,6 +38,7 @@ _HOME = {
     "Rule": "fedagg.contracts",
     "Strategy": "fedagg.strategy",
     "Weighting": "fedagg.contracts",
+    "load_study": "fedagg.study.table",
     "run": "fedagg.loop",
 }
 
@@ -63,6 +64,7 @@ __all__ = [
     "Strategy",
     "Weighting",
     "__version__",
+    "load_study",
     "run",
 ]
 
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from fedagg.grid.ray import RayGrid
     from fedagg.loop import Callback, run
     from fedagg.strategy import Strategy
+    from fedagg.study.table import load_study
 
 
 def __getattr__(name: str) -> Any:

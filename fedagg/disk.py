@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from fedagg.errors import ConfigError, FedaggError
+from fedagg.errors import FedaggError, InUse
 
 try:
     import fcntl
@@ -77,7 +77,7 @@ class Lock:
         folder: made if it does not exist.
 
     Raises:
-        ConfigError: on entering, when another process has it.
+        InUse: on entering, when another process has it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,7 +94,7 @@ class Lock:
             self._file.seek(0)
             owner = self._file.read().strip() or "?"
             self._file.close()
-            raise ConfigError(f"{self.path.parent} is in use by process {owner}; wait for it, or stop it") from None
+            raise InUse(f"{self.path.parent} is in use by process {owner}; wait for it, or stop it") from None
         except OSError:  # a file system without locks
             return self
         if not self.path.exists() or os.fstat(self._file.fileno()).st_ino != self.path.stat().st_ino:

@@ -15,6 +15,10 @@ class ConfigError(FedaggError, ValueError):
     exit_code = 2
 
 
+class InUse(ConfigError):
+    """Another process works in the folder."""
+
+
 class DatasetUnavailable(FedaggError, OSError):
     """A data set is not on this machine. Says what was looked for, where, and the command that brings it; exit code 2."""
 

@@ -37,6 +37,7 @@ from fedagg.provenance import describe_machine, parameters_hash, save_model
 from fedagg.results import RunDirectory, check_same, differences, read_run
 from fedagg.signals import Interrupted, StopOnSignal
 from fedagg.strategy import AnyStrategy, Strategy
+from fedagg.trackers.tracking import Tracking
 
 logger = logging.getLogger(__name__)
 FINGERPRINTS = ("fingerprint", "partition fingerprint")  # of the data, in run.json
@@ -190,17 +191,18 @@ def run_experiment(
         ConfigError: the config is impossible, or the directory holds what it must not.
         Interrupted: a signal stopped the run after a round, and a checkpoint was written.
     """
-    asked = _plain(cfg)
+    asked, tracking = _plain(cfg), Tracking.of(cfg)
     checkpoints = Checkpoints(directory / "checkpoints", **{key: cfg.checkpoint[key] for key in ("every", "seconds", "keep")})
     experiment = build(cfg)
-    with experiment, Lock(directory), StopOnSignal() as signals:
+    with experiment, Lock(directory), tracking, StopOnSignal() as signals:
         if resume:
             record = _reopen(experiment, directory, checkpoints)
         else:
             left_open = {key: before for key, (before, _) in differences(asked, _plain(cfg)).items()}
             record = _create(experiment, directory, label=dict(choices or {}), command=command, left_open=left_open)
-        callbacks = [_Recorder(record, experiment.f), *watch(experiment), *experiment.callbacks, signals]
+        callbacks = [_Recorder(record, experiment.f), tracking, *watch(experiment), *experiment.callbacks, signals]
         try:
+            tracking.start(record, _plain(cfg), resume)
             result = run(
                 experiment.grid,
                 experiment.strategy,
@@ -211,7 +213,7 @@ def run_experiment(
                 callbacks=callbacks,
                 checkpoints=checkpoints,
             )
-            if signals.caught is not None and result.stopped_early:
+            if result.stopped_early and any(callback.paused for callback in callbacks):
                 raise KeyboardInterrupt
             layout = experiment.clients.layout
             final = layout.read(result.arrays)

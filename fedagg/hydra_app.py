@@ -17,13 +17,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from fedagg import resolvers
 from fedagg.console import complain, config_dir, say_how_to_go_on, suggest
 from fedagg.errors import ConfigError, FedaggError
+from fedagg.overrides import written
 
 INTERRUPTED = 130
+resolvers.register()
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,8 +34,12 @@ def run(arguments: Sequence[str]) -> int:
     own_argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["fedagg run", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets errors through to us instead of printing them
+
+    def job(cfg: DictConfig) -> float | None:
+        return _job(cfg, arguments)
+
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_job)()
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if full_error or not _is_about_the_config(error):
             raise
@@ -48,30 +55,33 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _job(cfg: DictConfig) -> float | None:
+def _job(cfg: DictConfig, arguments: Sequence[str]) -> float | None:
     """Run one job of Hydra's and return its final accuracy, which a sweeper may optimise."""
     try:
-        return _run_job(cfg)
+        return _run_job(cfg, arguments)
     except FedaggError as error:  # Hydra would print the overrides above it
         raise SystemExit(complain(error)) from error
     except OmegaConfBaseException as error:  # a key that was deleted, or an interpolation that leads nowhere
         raise SystemExit(complain(ConfigError(explain(error)))) from error
 
 
-def _run_job(cfg: DictConfig) -> float | None:
+def _run_job(cfg: DictConfig, arguments: Sequence[str]) -> float | None:
     from fedagg.experiment import run_experiment
     from fedagg.progress import watcher
     from fedagg.rerun import to_go_on_with
+    from fedagg.study.multirun import enter_job
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # its strategies log every step of every round
     settings = HydraConfig.get()
-    choices = {
-        group: str(choice) for group, choice in settings.runtime.choices.items() if not group.startswith(("hydra/", "machine"))
-    }
+    choices = _choices_of(settings)
     directory = Path(settings.runtime.output_dir)
     if cfg.resume not in (None, "auto"):
         raise ConfigError(f"resume must be auto or null; got {cfg.resume}. To go on with one run: fedagg resume RUN_DIR")
-    found = to_go_on_with(cfg, directory, _folder_of_runs(settings)) if cfg.resume else None
+    command = shlex.join(["fedagg", "run", *_config_flags(settings), *settings.overrides.task])
+    sweep = settings.mode == RunMode.MULTIRUN
+    if sweep:
+        enter_job(settings, cfg, arguments, command)
+    found = to_go_on_with(cfg, directory, _folder_of_runs(settings)) if cfg.resume or sweep else None
     if found is not None:
         _leave(directory, found.path)
         directory = found.path
@@ -80,7 +90,6 @@ def _run_job(cfg: DictConfig) -> float | None:
             return _last_accuracy(found.series("accuracy")[1].tolist())
     changed = " ".join(settings.overrides.task) or "nothing, these are the defaults"
     title = f"{choices['strategy']} x {choices['attack']}, seed {cfg.seed}"
-    command = shlex.join(["fedagg", "run", *_config_flags(settings), *settings.overrides.task])
     with ExitStack() as stack:
         watch = watcher(stack, title, [f"changed   {changed}", f"output    {directory}"])
         try:
@@ -130,13 +139,34 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: naming what is unknown and the nearest name that is known.
     """
+    return compose_with_choices(overrides)[0]
+
+
+def compose_with_choices(overrides: Sequence[str], folder: Path | None = None) -> tuple[DictConfig, dict[str, str]]:
+    """Return a config as ``compose`` does, and which choice of each group it is made of.
+
+    Args:
+        overrides: as on the command line.
+        folder: a user's own, with config groups that add to ours.
+    """
+    search = [written("hydra.searchpath", [f"file://{folder.resolve()}"])] if folder else []  # Hydra decodes no URI
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         try:
-            return hydra.compose("config", overrides=list(overrides))
+            cfg = hydra.compose("config", overrides=[*overrides, *search], return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             if not _is_about_the_config(error):
                 raise
             raise ConfigError(explain(error, overrides)) from error
+    choices = _choices_of(cfg.hydra)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, choices
+
+
+def _choices_of(settings: Any) -> dict[str, str]:
+    """Return group -> choice, without Hydra's own groups, the machine's and the tracker's, which name no method."""
+    chosen = settings.runtime.choices.items()
+    return {group: str(choice) for group, choice in chosen if not group.startswith(("hydra/", "machine", "logger"))}
 
 
 def partition(overrides: Sequence[str], out: Path) -> int:

@@ -14,9 +14,10 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedagg import resolvers
 from fedagg.errors import ConfigError, FedaggError
 
-OmegaConf.register_new_resolver("minus", lambda a, b: a - b, replace=True)
+resolvers.register()
 
 
 def class_of(target: object, path: str) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 from fedagg import rng
 from fedagg.checkpoint import Checkpoint, Checkpoints
 from fedagg.clients import Clients
-from fedagg.clients.app import metric_record, records_of
+from fedagg.clients.app import bytes_of_arrays, metric_record, records_of
 from fedagg.errors import FedaggError
 from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known
 from fedagg.params import Layout, ModelRecord
@@ -260,6 +260,7 @@ class _Loop:
             messages = self._step("configure_train", number, arrays, ConfigRecord(self.train_config), self.grid)
         replies = list(self.grid.send_and_receive(messages, timeout=self.timeout))
         done.seconds["train"] = time.perf_counter() - started
+        traffic = {"bytes_down": float(bytes_of_arrays(messages)), "bytes_up": float(bytes_of_arrays(replies))}
         replies.sort(key=_sender)
         asked, answered = len(messages), sum(reply.has_content() for reply in replies)
         started = time.perf_counter()
@@ -267,15 +268,14 @@ class _Loop:
             new, metrics = self._step("aggregate_train", number, replies)
         done.seconds["aggregate"] = time.perf_counter() - started
         done.arrays = arrays if new is None else new
-        server = {"asked": float(asked), "answered": float(answered), **self.grid.round_info()}
+        server = {"asked": float(asked), "answered": float(answered), **traffic, **self.grid.round_info()}
         for name, value in (metrics or {}).items():
             if isinstance(value, int | float):
                 split = "server" if name in REPORTED_BY_SERVER and isinstance(self.strategy, Strategy) else "train"
                 done.rows.append((number, split, None, name, float(value)))
-        weights: dict[int, float] = getattr(self.strategy, "last_info", {}).get("client_weights", {})
-        total = sum(weights.values())
-        if total > 0 and "byzantine" in server:
-            server["byzantine_weight"] = sum(weights[client] for client in weights if client in self.grid.byzantine) / total
+        if "byzantine" in server:
+            weights: dict[int, float] = getattr(self.strategy, "last_info", {}).get("client_weights", {})
+            server |= trust(weights, self.grid.byzantine)
         done.rows += [(number, "server", None, name, value) for name, value in server.items()]
 
     def _evaluate_on_clients(self, done: Round) -> None:
@@ -328,6 +328,25 @@ class _Loop:
         if isinstance(self.strategy, Strategy):
             return nullcontext()
         return rng.seeded_globals(self.seed, f"strategy {purpose}", number)
+
+
+def trust(weights: Mapping[int, float], byzantine: Collection[int]) -> dict[str, float]:
+    """Return what the weights a rule gave to clients say about whom it trusts; what is undefined is left out.
+
+    ``byzantine_weight`` is the share that went to Byzantine clients. Clients of weight 0 are excluded: ``exclusion_precision``
+    is the share of Byzantine clients among them, ``exclusion_recall`` the share of them among the Byzantine clients.
+    """
+    found = {}
+    lying = {client for client in weights if client in byzantine}
+    excluded = {client for client, weight in weights.items() if weight == 0}
+    total = sum(weights.values())
+    if total > 0:
+        found["byzantine_weight"] = sum(weights[client] for client in lying) / total
+    if excluded:
+        found["exclusion_precision"] = len(excluded & lying) / len(excluded)
+    if lying:
+        found["exclusion_recall"] = len(excluded & lying) / len(lying)
+    return found
 
 
 def worst_decile(values: Iterable[float]) -> float:

@@ -92,7 +92,7 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> bool:
     if old.status != "completed":
         go_on = shlex.join(["fedagg", "resume", str(path)])
         raise ConfigError(f"only a completed run can be verified; {path} is {old.status}. Go on with {go_on}")
-    cfg = OmegaConf.create(old.config)
+    cfg = OmegaConf.create({**old.config, "logger": {}})  # a repetition is not shown again
     if overrides:
         cfg.engine = _engine(cfg, overrides)
     with tempfile.TemporaryDirectory(prefix="fedagg-verify-") as folder:

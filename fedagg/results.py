@@ -8,6 +8,7 @@ All four are plain text: ``pandas.read_csv("metrics.csv")`` needs nothing from h
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -106,7 +107,7 @@ class RunDirectory:
             ConfigError: there is no run, or it is complete.
         """
         path = Path(path)
-        info = _read_info(path)
+        info = read_info(path)
         if info.get("status") == "completed":
             raise ConfigError(f"the run in {path} is complete; there is nothing to go on with")
         for torn in (file for name in FILES for file in path.glob(f".{name}.*")):
@@ -229,7 +230,7 @@ def half_made(path: Path) -> bool:
     if not (path / "run.json").exists() or (path / "timing.csv").exists():
         return False
     empty = not metrics.exists() or metrics.stat().st_size <= len(",".join(METRICS_HEADER)) + 1
-    return empty and _read_info(path).get("status") == "running"
+    return empty and read_info(path).get("status") == "running"
 
 
 def read_run(path: str | Path) -> Run:
@@ -240,7 +241,7 @@ def read_run(path: str | Path) -> Run:
         FedaggError: the run's files are damaged; the message says which one and how.
     """
     path = Path(path)
-    info = _read_info(path)
+    info = read_info(path)
     try:
         config = yaml.load((path / "config.yaml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -273,11 +274,17 @@ def find_runs(*paths: str | Path) -> list[Run]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which two resolved configs differ, with both values, if they can change a result.
 
-    How often checkpoints are written, and where clients run, cannot: those settings may differ.
+    How often checkpoints are written, where clients run and what else shows the run cannot: those settings may differ.
     """
     before, after = dict(flat(old)), dict(flat(new))
     pairs = {key: (before.get(key, "(absent)"), after.get(key, "(absent)")) for key in sorted(before.keys() | after.keys())}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and _matters(key)}
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Return what names the run of a resolved config: 12 hexadecimal digits of the hash of what can change its result."""
+    settings = {key: value for key, value in flat(config) if _matters(key)}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -289,7 +296,7 @@ def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
 
 def _matters(key: str) -> bool:
     group, _, rest = key.partition(".")
-    return group not in ("checkpoint", "resume") and not (group == "engine" and rest not in RESULT_KEYS)
+    return group not in ("checkpoint", "resume", "logger") and not (group == "engine" and rest not in RESULT_KEYS)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -317,7 +324,13 @@ def _read_or_explain(path: Path) -> Run:
         return Run(path, {}, {}, Metrics(), problem=str(error))
 
 
-def _read_info(path: Path) -> dict[str, Any]:
+def read_info(path: Path) -> dict[str, Any]:
+    """Return what ``run.json`` holds, which the writer replaces as a whole.
+
+    Raises:
+        ConfigError: there is none.
+        FedaggError: it is damaged, or of another version.
+    """
     file = path / "run.json"
     try:
         info = json.loads(file.read_text(encoding="utf-8"))

@@ -263,8 +263,11 @@ def test_every_combination_and_a_report_on_them(command: Command, tmp_path: Path
     assert [run.status for run in runs] == ["completed"] * 4
     assert {(run.seed, run.label["attack"]) for run in runs} == {(0, "none"), (0, "alie"), (1, "none"), (1, "alie")}
     assert {run.path.parent for run in runs} == {sweep}
-    names = [run.path.name for run in runs]
-    assert all(f"seed={run.seed}" in run.path.name and run.label["attack"] in run.path.name for run in runs), names
+    jobs = json.loads((sweep / "study.json").read_text())["jobs"]
+    assert {(run.path.name, run.seed, run.label["attack"]) for run in runs} == {
+        (job["run"], job["seed"], job["axes"]["attack"]) for job in jobs
+    }
+    assert len((sweep / "results.csv").read_text().splitlines()) == 1 + sum(len(run.metrics) for run in runs)
     reported = command("report", sweep)
     assert (reported.code, reported.err) == (0, "")
     assert "fedavg" in reported.out

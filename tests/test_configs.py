@@ -10,9 +10,8 @@ import pytest
 import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-import fedagg.data
 from fedagg import Adversary, DatasetUnavailable, FedaggError, Strategy, run
 from fedagg.attacks import NaNAttack
 from fedagg.console import config_dir
@@ -31,7 +30,6 @@ DEFAULTS = {
     if isinstance(entry, dict)
     for key, value in entry.items()
 }
-STUDIES = sorted((CONFIGS.parent / "experiments").glob("*/*.yaml"))
 QUICK = ["model=logistic_regression", "partition=iid", "rounds=2"]
 
 every_choice = pytest.mark.parametrize(("group", "name"), PUBLIC)
@@ -62,7 +60,6 @@ def test_there_is_something_to_test() -> None:
         GROUPS
     )
     assert len(PUBLIC) >= 30
-    assert [file.parent.name for file in STUDIES].count("demo") == 1
 
 
 @every_choice
@@ -148,48 +145,6 @@ def test_every_strategy_runs_under_attack_and_asks_the_cohort(strategy: str) -> 
     assert result.series("asked", "server") == result.series("answered", "server") == [(1, 7.0), (2, 7.0)]
     assert torch.isfinite(final).all()
     assert not torch.equal(final, experiment.clients.layout.gather(experiment.model).params)
-
-
-# Studies
-
-
-def compose_study(file: Path, *overrides: str, return_hydra_config: bool = False) -> DictConfig:
-    """What ``--config-dir FOLDER --config-name NAME`` composes."""
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(file.parent)):
-        search = f"hydra.searchpath=[file://{CONFIGS}]"
-        return hydra.compose(file.stem, overrides=[search, *overrides], return_hydra_config=return_hydra_config)
-
-
-def sweep_of(file: Path) -> dict[str, list[str]]:
-    """The values of every axis that a study's file sweeps over."""
-    params = compose_study(file, return_hydra_config=True).hydra.sweeper.params
-    return {key: str(values).split(",") for key, values in params.items()}
-
-
-@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
-def test_every_value_of_every_axis_of_every_study_can_be_built(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One axis at a time, beside the first values of the others. The data are read once."""
-    monkeypatch.setattr(fedagg.data, "fashion_mnist", cache(fedagg.data.fashion_mnist))
-    assert command_of(file) == ["--config-dir", f"experiments/{file.parent.name}", "--config-name", file.stem]
-    axes = sweep_of(file)
-    assert {"strategy", "attack", "seed"} <= set(axes)
-    first = {key: values[0] for key, values in axes.items()}
-    for cell in {tuple({**first, key: value}.items()) for key, values in axes.items() for value in values}:
-        try:
-            experiment = build(compose_study(file, *(f"{key}={value}" for key, value in cell)))
-        except DatasetUnavailable as error:
-            pytest.skip(str(error))
-        assert str(experiment.cfg.seed) == dict(cell)["seed"]
-        assert (experiment.cfg.attack.method is None) == (dict(cell)["attack"] == "none")
-
-
-def test_the_demo_is_four_strategies_against_four_attacks_with_three_seeds() -> None:
-    demo = next(file for file in STUDIES if file.stem == "demo")
-    axes = sweep_of(demo)
-    assert {key: len(values) for key, values in axes.items()} == {"strategy": 4, "attack": 4, "seed": 3}
-    assert all(len(set(values)) == len(values) for values in axes.values())
-    assert "none" in axes["attack"]
-    assert str(compose_study(demo, return_hydra_config=True).hydra.mode) == "RunMode.MULTIRUN"
 
 
 def test_an_unavailable_data_set_names_the_command_that_brings_it(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_the_metrics_are_tidy_and_the_clock_is_elsewhere(done: tuple[Result, Run
     per_round = {number: [f"{s}/{m}" for r, s, _, m, _ in table if int(r) == number] for number in range(4)}
     test = ["test/loss", "test/accuracy"]
     rest = [f"server/{name}" for name in ("clients", "rejected", "not_finite", "asked", "answered", "client_errors")]
+    rest += ["server/bytes_down", "server/bytes_up"]
     rest += ["server/byzantine", "server/byzantine_over_f", "server/attack_void", "train/loss", "train/local_steps"]
     assert sorted(per_round[0]) == sorted(test)
     assert sorted(per_round[1]) == sorted(rest)  # evaluation.every=2

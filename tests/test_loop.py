@@ -89,7 +89,8 @@ def test_rows_are_tidy_and_the_clock_is_not_among_them(grid: LocalGrid, model: n
     assert [tuple(type(entry) for entry in row) for row in result.rows] == kinds
     names = {number: {(split, metric) for r, split, _, metric, _ in result.rows if r == number} for number in (0, 1, 2)}
     assert names[0] == {("test", "loss"), ("test", "accuracy")}
-    server = {("server", name) for name in ("asked", "answered", "clients", "rejected", "not_finite", "client_errors")}
+    counts = "asked", "answered", "clients", "rejected", "not_finite", "client_errors", "bytes_down", "bytes_up"
+    server = {("server", name) for name in counts}
     assert names[1] == names[2] == names[0] | server | {("train", "loss"), ("train", "local_steps")}
     assert len({row[:4] for row in result.rows}) == len(result.rows)
     assert watch.rounds[0].seconds.keys() == {"evaluate"}

@@ -6,7 +6,8 @@ import torch
 from flwr.app import Array, ArrayRecord, RecordDict
 from torch import nn
 
-from fedagg.params import KINDS, Layout, ModelState, ResidentModel, merge_buffers
+from fedagg.params import KINDS, Layout, ModelState, merge_buffers
+from fedagg.resident import ResidentModel
 
 
 def batch_norm_net() -> nn.Module:

@@ -36,6 +36,7 @@ FLOWER = {  # where the engine touches Flower, and nowhere else
     "fedagg/saving.py",  # records as plain containers
     "fedagg/strategy.py",
 }
+RAY = ["fedagg/grid/ray.py", "fedagg/study/ray_crew.py"]
 ROUND = {"clients", "grid", "strategy", "loop", "experiment", "hydra_app", "cli", "flower"}  # what moves messages and files
 FORBIDDEN = {  # what a part must never import, however deep inside
     "attacks": ROUND | {"data", "report", "results"},
@@ -44,6 +45,7 @@ FORBIDDEN = {  # what a part must never import, however deep inside
     "data": ROUND | {"attacks", "params", "contracts"},
     "linalg": ROUND | {"data", "attacks", "params"},
     "params": ROUND | {"data", "attacks"},
+    "resident": ROUND | {"data", "attacks"},
     "report": ROUND | {"data", "attacks", "params"},
     "results": ROUND | {"data", "attacks", "params"},
     "rng": ROUND | {"data", "attacks", "params"},
@@ -92,13 +94,13 @@ def test_flower_is_imported_where_it_is_needed_and_nowhere_else() -> None:
     assert {place(file) for file in [*ENGINE, *METHODS] if "flwr" in packages(file)} == FLOWER
 
 
-def test_ray_is_imported_in_one_place() -> None:
-    assert [place(file) for file in [*ENGINE, *METHODS] if "ray" in packages(file)] == ["fedagg/grid/ray.py"]
+def test_ray_is_imported_where_it_is_needed_and_nowhere_else() -> None:
+    assert [place(file) for file in [*ENGINE, *METHODS] if "ray" in packages(file)] == RAY
 
 
 def test_nothing_imports_ray_unless_it_is_asked_for() -> None:
     """Not even the Grids: importing it takes a while, and it does not exist everywhere."""
-    code = "import sys, fedagg.grid, fedagg.experiment, fedagg.cli; sys.exit('ray' in sys.modules)"
+    code = "import sys, fedagg.grid, fedagg.experiment, fedagg.cli, fedagg.study; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

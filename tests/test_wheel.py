@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_packages_and_every_config(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = set()
     for package in ("fedagg", "strategies"):
-        files = [file for file in (ROOT / package).rglob("*") if file.suffix == ".py" or file.name == "py.typed"]
+        files = [file for file in (ROOT / package).rglob("*") if file.suffix in (".py", ".css", ".typed")]
         expected |= {file.relative_to(ROOT).as_posix() for file in files}
     configs = [file for file in (ROOT / "configs").rglob("*.yaml") if file.parent.name != "machine"]
     expected |= {f"fedagg/{file.relative_to(ROOT).as_posix()}" for file in configs}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.message.typeddict import TypedDict
 from flwr.clientapp import ClientApp
 
 from fedagg.clients.clients import Clients, Training
 from fedagg.errors import ClientError, ConfigError
-from fedagg.params import Layout
+from fedagg.params import Layout, ModelRecord
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
@@ -112,6 +114,24 @@ def records_of(message: Message, kind: type[R]) -> list[R]:
     until the garbage collector comes by.
     """
     return [record for record in message.content.values() if isinstance(record, kind)]
+
+
+def bytes_of_arrays(messages: Iterable[Message]) -> int:
+    """Return how many bytes the arrays in these messages hold: what is sent, without names, metrics and framing."""
+    sizes: dict[int, int] = {}  # strategies put one record into all messages
+    total = 0
+    for message in messages:
+        for record in records_of(message, ArrayRecord) if message.has_content() else ():
+            if id(record) not in sizes:
+                sizes[id(record)] = _bytes(record)
+            total += sizes[id(record)]
+    return total
+
+
+def _bytes(record: ArrayRecord) -> int:
+    if isinstance(record, ModelRecord) and record.state is not None:
+        return record.layout.nbytes
+    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in record.values())
 
 
 def arrays_of(message: Message) -> ArrayRecord:

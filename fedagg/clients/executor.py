@@ -16,7 +16,8 @@ from torch.nn import functional
 from fedagg import rng
 from fedagg.clients.dropout import seed_dropout
 from fedagg.clients.local import LocalTraining
-from fedagg.params import Layout, ResidentModel, SentState, State, Update
+from fedagg.params import Layout, SentState, State, Update
+from fedagg.resident import ResidentModel
 
 EVALUATION_BATCH = 2048
 GROUP, GROUP_BYTES = 32, 1 << 22  # clients whose data are made at once: so many, if they take no more than so much

@@ -116,7 +116,7 @@ class RayGrid(ClientGrid):
         """Connect to Ray and start the workers; the first message does it otherwise."""
         if self._source is not None:
             return
-        self._started = _connect(self.address, self.workers, self._needs, self.threads)
+        self._started = connect("engine", self.address, self.workers, self._needs, self.threads)
         try:
             there = "cuda" if self._needs["GPU"] else "cpu"
             try:
@@ -309,8 +309,12 @@ class RayGrid(ClientGrid):
                 self._staff.append(worker)
 
 
-def _connect(address: str | None, workers: int, needs: Mapping[str, float], threads: int) -> bool:
-    """Connect to Ray and see whether it is large enough; return whether it was started here."""
+def connect(section: str, address: str | None, workers: int, needs: Mapping[str, float], threads: int) -> bool:
+    """Connect to Ray and see whether it is large enough; return whether it was started here.
+
+    Raises:
+        ConfigError: naming the setting of ``section`` that does not fit what is there.
+    """
     started = not ray.is_initialized() and address is None
     if started:
         cores, wanted = os.cpu_count() or 1, workers * max(needs["CPU"], threads)
@@ -328,20 +332,20 @@ def _connect(address: str | None, workers: int, needs: Mapping[str, float], thre
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise ConfigError(
-                f"engine.address={address}: no Ray cluster can be joined ({_line(error)}). Start one with `ray start --head`, "
-                "or leave engine.address out"
+                f"{section}.address={address}: no Ray cluster can be joined ({_line(error)}). Start one with "
+                f"`ray start --head`, or leave {section}.address out"
             ) from error
     elif address not in (None, "auto", ray.get_runtime_context().gcs_address):
         joined = ray.get_runtime_context().gcs_address
-        raise ConfigError(f"engine.address={address}: this process has joined the Ray cluster at {joined} already")
+        raise ConfigError(f"{section}.address={address}: this process has joined the Ray cluster at {joined} already")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if workers > room(nodes, needs):
         if started:
             ray.shutdown()
         there = " and ".join(_listed({kind: node.get(kind, 0.0) for kind in needs}) for node in nodes)
         raise ConfigError(
-            f"engine.workers={workers}, each with {_listed(needs)}: Ray has room for {room(nodes, needs):g}, on {len(nodes)} "
-            f"node{'s' if len(nodes) != 1 else ''} with {there}. Lower engine.workers, or what each of them needs"
+            f"{section}.workers={workers}, each with {_listed(needs)}: Ray has room for {room(nodes, needs):g}, "
+            f"on {len(nodes)} node{'s' if len(nodes) != 1 else ''} with {there}. Lower {section}.workers, or what each needs"
         )
     return started
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from fedagg.report.grouping import NO_ATTACK
 from fedagg.report.measures import Metric
 from fedagg.report.summary import Estimate, Table
 
 INTERVAL = "95 % Student-t interval of the mean over seeds"
+ONE_SEED = "n=1, no interval"
 WORST, MISSING = "†", "–"
 
 
@@ -28,22 +30,29 @@ def text(value: Estimate, metric: Metric, sign: str = " ± ") -> str:
     return f"{mean}{sign}{metric.show(value.half)}" if value.has_interval else mean
 
 
-def seeds(table: Table) -> str:
-    """How many seeds stand behind the cells: ``n=3 seeds``."""
-    counts = sorted({cell.estimate.n for cell in table.cells.values()})
+def seeds(estimates: Iterable[Estimate]) -> str:
+    """How many seeds stand behind numbers: ``n=3 seeds``."""
+    counts = sorted({value.n for value in estimates})
     if counts == [1]:
-        return "n=1, no interval"
+        return ONE_SEED
     return f"n={counts[0]} seeds" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]} seeds"
+
+
+def mean_of(estimates: Iterable[Estimate]) -> str:
+    """What a number and the one after ± are."""
+    n = seeds(estimates)
+    return f"One seed ({n})." if n == ONE_SEED else f"Mean over {n}; ± is half of the {INTERVAL}."
+
+
+def judged(table: Table) -> str:
+    """The protocol and the data, a sentence each: what every output must name."""
+    return f"{table.protocol.words(table.metric)}. Measured on {table.measured_on}."
 
 
 def caption(table: Table) -> list[str]:
     """What a reader needs in order to read the numbers, a sentence each."""
     counts = Counter(cell.estimate.n for cell in table.cells.values())
-    if set(counts) == {1}:
-        sentences = ["One seed (n=1, no interval)."]
-    else:
-        sentences = [f"Mean over {seeds(table)}; ± is half of the {INTERVAL}."]
-    sentences.append(table.protocol.words(table.metric) + ".")
+    sentences = [mean_of(cell.estimate for cell in table.cells.values()), judged(table)]
     if len(counts) > 1:
         sentences.append(_counts(table, counts) + (" n=1 has no interval." if 1 in counts else ""))
     if table.real_attacks:

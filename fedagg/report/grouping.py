@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ NO_ATTACK = "none"
 UNNAMED = "unnamed"
 
 # Top-level keys that are the axes of a table, follow from others, or cannot change a number in metrics.csv.
-NOT_A_SETTING = {"strategy", "attack", "seed", "task", "engine", "callbacks"}
+NOT_A_SETTING = {"strategy", "attack", "seed", "task", "engine", "callbacks", "logger", "checkpoint", "resume"}
 # How many attackers there are is a setting and no part of an attack; in a run without an attack it says little.
 ABOUT_ATTACKERS = ("attack.fraction", "attack.sampling", "f")
 
-Setting = tuple[dict[str, str], list[Run]]
+Facts = dict[str, str]
+Setting = tuple[Facts, list[Run], Facts]  # what tells it apart, its runs, and all that is fixed in it
 Key = tuple[str | None, ...]
 
 
@@ -43,15 +45,24 @@ class Note:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one setting, by (strategy, attack) and in the order of their seeds."""
+    """The runs of one setting, by (strategy, attack) and in the order of their seeds.
 
-    setting: dict[str, str]
+    ``setting`` is what tells it apart from the others, ``facts`` all that is fixed in its attacked runs.
+    """
+
+    setting: Facts
     cells: dict[tuple[str, str], list[Run]]
+    facts: Facts
 
     @property
     def title(self) -> str:
         """The keys in which this setting differs from the others, e.g. ``partition.alpha=0.1``."""
-        return ", ".join(f"{key}={value}" for key, value in self.setting.items())
+        return in_words(self.setting)
+
+
+def in_words(facts: Mapping[str, str]) -> str:
+    """``data=digits, partition.alpha=0.1``."""
+    return ", ".join(f"{key}={value}" for key, value in facts.items())
 
 
 def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[Note]]:
@@ -64,14 +75,15 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[Note]]:
     columns, column_notes = _variants(settings, "attack", "strategy")
     notes += row_notes + column_notes
     groups, replaced = [], []
-    for setting, members in settings:
+    for setting, members, facts in settings:
         cells: dict[tuple[str, str], dict[Any, Run]] = {}
         for run in sorted(members, key=lambda run: str(run.info.get("started"))):
             cell = cells.setdefault((rows[run.path], columns[run.path]), {})
             if run.seed in cell:
                 replaced.append(f"{cell[run.seed].path} gives way to {run.path}")
             cell[run.seed] = run
-        groups.append(Group(setting, {at: [cell[s] for s in sorted(cell, key=_natural)] for at, cell in cells.items()}))
+        ordered = {at: [cell[s] for s in sorted(cell, key=natural)] for at, cell in cells.items()}
+        groups.append(Group(setting, ordered, facts))
     if replaced:
         replaced = sorted(set(replaced))
         notes.append(Note(f"{_runs(len(replaced))} repeated with the same seed; the latest started is kept", tuple(replaced)))
@@ -92,18 +104,34 @@ def _completed(runs: Sequence[Run]) -> tuple[list[Run], list[Note]]:
     if broken:
         items = tuple(str(run.problem) for run in broken)
         notes.append(Note(f"{len(broken)} of {_runs(len(runs))} left out, unreadable", items))
+    cut = [run for run in done if _is_cut(run)]
+    if cut:
+        items = tuple(f"{run.path} (to round {_last(run)} of {run.info.get('rounds_done')})" for run in cut)
+        notes.append(Note(f"{len(cut)} of {_runs(len(runs))} lost the end of metrics.csv, and are read up to there", items))
     return done, notes
 
 
+def _is_cut(run: Run) -> bool:
+    """Whether a completed run has lost lines: its rounds are not all there, or its last line has no end."""
+    with open(run.path / "metrics.csv", "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n" or _last(run) < int(run.info.get("rounds_done") or 0)
+
+
+def _last(run: Run) -> int:
+    return int(run.metrics.round.max(initial=0))
+
+
 def _how_far(run: Run) -> str:
-    rounds = f"{run.status} after {run.info.get('rounds_done', 0)} of {run.info.get('rounds') or '?'} rounds"
+    done = max(_last(run), int(run.info.get("rounds_done") or 0))  # a killed run has told only its metrics how far it came
+    rounds = f"{run.status} after {done} of {run.info.get('rounds') or '?'} rounds"
     error = str(run.info.get("error") or "").strip().splitlines()
     return f"{rounds}: {error[0]}" if error else rounds
 
 
 def _settings(runs: Sequence[Run]) -> tuple[list[Setting], list[Note]]:
     facts = _without_seeds(runs, [_setting_facts(run) for run in runs])
-    named, also = _distinguishing(facts)
+    named, also = distinguishing(facts)
     differing = named + also
     notes = []
     members: dict[Key, list[Run]] = {}
@@ -115,15 +143,21 @@ def _settings(runs: Sequence[Run]) -> tuple[list[Setting], list[Note]]:
         if lent:
             notes.append(Note("Runs without an attack stand beside attacked ones although these settings differ", tuple(moot)))
     also = [key for key in also if key.split(".")[0] not in named]  # data=digits stands for all of data.*
+    facts_of = {run.path: fact for run, fact in zip(runs, facts, strict=True)}
+
+    def fixed(its_runs: Sequence[Run]) -> Facts:
+        """What is fixed in attacked runs; clean ones may have been lent."""
+        return facts_of[next((run for run in its_runs if _label(run, "attack") != NO_ATTACK), its_runs[0]).path]
+
     if len(members) == 1:
-        return [({}, runs) for runs in members.values()], notes
+        return [({}, its_runs, fixed(its_runs)) for its_runs in members.values()], notes
     if also:
         notes.append(Note("These keys differ between the tables too", tuple(also)))
     settings = []
     for values, its_runs in members.items():
         setting = {key: value for key, value in zip(named, values, strict=False) if value is not None}
-        settings.append((setting or dict.fromkeys(named, "unset"), its_runs))
-    settings.sort(key=lambda pair: [(key, _natural(value)) for key, value in pair[0].items()])
+        settings.append((setting or dict.fromkeys(named, "unset"), its_runs, fixed(its_runs)))
+    settings.sort(key=lambda parts: [(key, natural(value)) for key, value in parts[0].items()])
     return settings, notes
 
 
@@ -172,15 +206,15 @@ def _variants(settings: Sequence[Setting], axis: str, other: str) -> tuple[dict[
     """Name the rows (or columns): the label, and what tells configs of one label apart where they would share a cell."""
     names: dict[Path, str] = {}
     unlike = []
-    everything = {run.path: run for _, members in settings for run in members}
+    everything = {run.path: run for _, members, _ in settings for run in members}
     for label in sorted({_label(run, axis) for run in everything.values()}):
         mine = [run for run in everything.values() if _label(run, axis) == label]
         facts = _without_seeds(mine, [_method_facts(run, axis) for run in mine])
         config_of = {run.path: fact for run, fact in zip(mine, facts, strict=True)}
-        named, _ = _distinguishing(facts)
+        named, _ = distinguishing(facts)
         in_cell, in_table = defaultdict(set), defaultdict(set)
         met = defaultdict(set)
-        for number, (_, members) in enumerate(settings):
+        for number, (_, members, _) in enumerate(settings):
             for run in members:
                 if run.path in config_of:
                     config = tuple(sorted(config_of[run.path].items()))
@@ -224,7 +258,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _distinguishing(facts: Sequence[Mapping[str, str]]) -> tuple[list[str], list[str]]:
+def distinguishing(facts: Sequence[Mapping[str, str]]) -> tuple[list[str], list[str]]:
     """The keys that tell these apart, the fewest that do in order of appearance, and the keys that differ along with them."""
     keys = list(dict.fromkeys(key for fact in facts for key in fact))
     classes = [0] * len(facts)
@@ -253,7 +287,7 @@ def _label(run: Run, axis: str) -> str:
     return run.label.get(axis) or (NO_ATTACK if axis == "attack" else UNNAMED)
 
 
-def _natural(value: Any) -> tuple[int, float, str]:
+def natural(value: Any) -> tuple[int, float, str]:
     """Sort numbers as numbers, then words."""
     try:
         return 0, float(value), ""

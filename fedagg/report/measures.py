@@ -37,6 +37,11 @@ class Metric:
         return any(word in self.name for word in _LOWER_IS_BETTER)
 
     @property
+    def best(self) -> str:
+        """Where the best value is: ``highest`` or ``lowest``."""
+        return "lowest" if self.lower_is_better else "highest"
+
+    @property
     def percent(self) -> bool:
         """Whether the value is a share, shown in percent; files with data keep the share."""
         return any(word in self.name for word in _PERCENT)

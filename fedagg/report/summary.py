@@ -38,6 +38,11 @@ class Estimate:
         """Whether there is an interval to show."""
         return bool(np.isfinite(self.half))
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The ends of the interval in full, for files with data; empty where there is none."""
+        return (repr(self.low), repr(self.high)) if self.has_interval else ("", "")
+
 
 def interval(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Mean, low and high end of the 95 % Student-t interval of every column of ``values`` [n seeds, k].
@@ -67,21 +72,26 @@ def estimate(values: Iterable[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one strategy scored under one attack: the estimate, and for every seed its value and its last evaluated round."""
+    """What one strategy scored under one attack: the estimate, and for every run its value and its last evaluated round."""
 
     estimate: Estimate
-    seeds: tuple[int | None, ...]
+    runs: tuple[Run, ...]
     values: tuple[float, ...]
     ends: tuple[int, ...]
     curve: Curve
 
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """The seeds of the runs."""
+        return tuple(run.seed for run in self.runs)
+
 
 @dataclass(frozen=True)
 class Curve:
-    """The metric over the rounds that all seeds of a cell evaluated."""
+    """The metric over ``x``: the rounds that all seeds of a cell evaluated, or the values of a key."""
 
     n: int
-    rounds: NDArray[np.int64]
+    x: NDArray[np.int64] | Floats
     mean: Floats
     low: Floats
     high: Floats
@@ -89,13 +99,34 @@ class Curve:
 
 @dataclass(frozen=True)
 class Table:
-    """One setting: strategies as rows, best worst case first; attacks as columns, ``none`` first."""
+    """One setting: strategies as rows, best worst case first; attacks as columns, ``none`` first.
+
+    ``facts`` is all that is fixed in the setting, ``title`` what tells it apart from the other settings.
+    """
 
     setting: dict[str, str]
+    facts: dict[str, str]
     title: str
     metric: Metric
     protocol: Protocol
     cells: dict[tuple[str, str], Cell]
+
+    @property
+    def data(self) -> str:
+        """The name of the data."""
+        return self.facts.get("data", "unnamed data")
+
+    @property
+    def measured_on(self) -> str:
+        """``the test set of digits``."""
+        held_out = f"what clients hold out of {self.data}"
+        where = {"test": f"the test set of {self.data}", "clients": held_out, "client": held_out}
+        return where.get(self.metric.split, self.data)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run behind a cell."""
+        return [run for cell in self.cells.values() for run in cell.runs]
 
     @cached_property
     def attacks(self) -> list[str]:
@@ -121,6 +152,11 @@ class Table:
         """The cell of the worst attack."""
         attack = self.worst(strategy)
         return None if attack is None else self.cells[strategy, attack]
+
+    def row(self, strategy: str) -> list[Cell | None]:
+        """The strategy's cells by attack, then its worst one where there are attacks; None was not measured."""
+        cells = [self.cells.get((strategy, attack)) for attack in self.attacks]
+        return cells + ([self.worst_cell(strategy)] if self.real_attacks else [])
 
     @cached_property
     def complete(self) -> list[str]:
@@ -148,7 +184,7 @@ def summarize(groups: Sequence[Group], metric: Metric, protocol: Protocol) -> tu
             if cell is not None:
                 cells[at] = cell
         if cells:
-            tables.append(Table(group.setting, group.title, metric, protocol, cells))
+            tables.append(Table(group.setting, group.facts, group.title, metric, protocol, cells))
     if not tables:
         _refuse(groups, metric, without)
     notes = [Note("Left out too", tuple(sorted(set(without))))] if without else []
@@ -161,7 +197,7 @@ def summarize(groups: Sequence[Group], metric: Metric, protocol: Protocol) -> tu
 
 
 def _cell(runs: Sequence[Run], metric: Metric, protocol: Protocol, without: list[str]) -> Cell | None:
-    seeds, values, series = [], [], []
+    judged, values, series = [], [], []
     for run in runs:
         rounds, trace = run.series(metric.name, metric.split)
         try:
@@ -171,14 +207,14 @@ def _cell(runs: Sequence[Run], metric: Metric, protocol: Protocol, without: list
         except ValueError as reason:
             without.append(f"{run.path} ({reason})")
             continue
-        seeds.append(run.seed)
+        judged.append(run)
         series.append(dict(zip(rounds.tolist(), trace.tolist(), strict=True)))
     if not values:
         return None
     common = sorted(set.intersection(*(set(trace) for trace in series)))
     mean, low, high = interval(np.array([[trace[r] for r in common] for trace in series]).reshape(len(series), len(common)))
     curve = Curve(len(series), np.array(common, np.int64), mean, low, high)
-    return Cell(estimate(values), tuple(seeds), tuple(values), tuple(max(trace) for trace in series), curve)
+    return Cell(estimate(values), tuple(judged), tuple(values), tuple(max(trace) for trace in series), curve)
 
 
 def _refuse(groups: Sequence[Group], metric: Metric, without: Sequence[str]) -> None:

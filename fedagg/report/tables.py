@@ -1,9 +1,7 @@
-"""The same table four times: for a terminal, as tidy CSV, in LaTeX and in Markdown."""
+"""The same table four times: for a terminal, as tidy CSV, in Markdown, and as a sheet for LaTeX and the page."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -13,11 +11,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from fedagg.report.captions import MISSING, WORST, caption, text, title, verdict
+from fedagg.report.captions import MISSING, WORST, caption, heading, text, title, verdict
 from fedagg.report.grouping import Note
+from fedagg.report.sheets import Entry, Line, Sheet, mark_columns, rule_of_marks, to_csv
 from fedagg.report.summary import Table
 
-CSV_COLUMNS = ("strategy", "attack", "metric", "protocol", "n", "seeds", "mean", "low", "high", "worst")
+CSV_COLUMNS = ("strategy", "attack", "metric", "protocol", "measured_on", "n", "seeds", "mean", "low", "high", "worst")
 _NAME_WIDTH, _HEADER_WIDTH = 28, 12
 
 
@@ -55,7 +54,7 @@ def break_name(name: str, width: int, longest: int = 40) -> str:
 def csv_text(tables: Sequence[Table]) -> str:
     """All tables as one tidy file: a line per cell, settings as columns, numbers in full; worst is True or False."""
     keys = list(dict.fromkeys(key for table in tables for key in table.setting))
-    lines: list[tuple[object, ...]] = [(*keys, *CSV_COLUMNS)]
+    lines: list[Line] = [(*keys, *CSV_COLUMNS)]
     for table in tables:
         setting = [table.setting.get(key, "") for key in keys]
         for strategy in table.strategies:
@@ -64,18 +63,10 @@ def csv_text(tables: Sequence[Table]) -> str:
                 if cell is None:
                     continue
                 value = cell.estimate
-                ends = (repr(value.low), repr(value.high)) if value.has_interval else ("", "")
                 seeds = " ".join(map(str, cell.seeds))
-                what = (strategy, attack, str(table.metric), str(table.protocol), value.n, seeds)
-                lines.append((*setting, *what, repr(value.mean), *ends, table.worst(strategy) == attack))
+                what = (strategy, attack, str(table.metric), str(table.protocol), table.measured_on, value.n, seeds)
+                lines.append((*setting, *what, repr(value.mean), *value.ends, table.worst(strategy) == attack))
     return to_csv(lines)
-
-
-def to_csv(lines: Iterable[Iterable[object]]) -> str:
-    """Lines as CSV text."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
-    return out.getvalue()
 
 
 def markdown(tables: Sequence[Table], notes: Sequence[Note], origin: str) -> str:
@@ -95,43 +86,15 @@ def markdown(tables: Sequence[Table], notes: Sequence[Note], origin: str) -> str
     return "\n\n".join([*parts, _markdown(origin)]) + "\n"
 
 
-def latex(table: Table, label: str, origin: str) -> str:
-    r"""One ``table`` float for ``\input``; it needs nothing but ``\usepackage{booktabs}``. Numbers are aligned at their ±."""
-    header = _header(table)
-    many = len(header) > 4
-    environment = "table*" if many else "table"
-    heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape_latex(name)}}}" for name in header)
-    lines = [
-        f"% {origin}",
-        rf"\begin{{{environment}}}",
-        r"  \centering" + (r"\footnotesize\setlength{\tabcolsep}{3pt}" if many else ""),
-        rf"  \caption{{{escape_latex(title(table))}. {escape_latex(' '.join(caption(table)))}}}",
-        rf"  \label{{tab:{label}}}",
-        rf"  \begin{{tabular}}{{l{'r@{}l' * len(header)}}}",
-        r"    \toprule",
-        rf"    strategy & {heads} \\",
-        r"    \midrule",
-    ]
-    for strategy in table.strategies:
-        cells = " & ".join(_latex_cell(value) for value in _row(table, strategy))
-        lines.append(rf"    {escape_latex(strategy)} & {cells} \\")
-    lines += [r"    \bottomrule", r"  \end{tabular}"]
-    if verdict(table):
-        lines.append(rf"  \par\smallskip\raggedright\footnotesize {escape_latex(' '.join(verdict(table)))}")
-    return "\n".join([*lines, rf"\end{{{environment}}}"]) + "\n"
-
-
-def escape_latex(words: str) -> str:
-    r"""Words as LaTeX prints them.
-
-    Example:
-        >>> escape_latex("fang_krum, 50 %")
-        'fang\\_krum, 50 \\%'
-    """
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {"±": r"$\pm$", WORST: r"$^{\dagger}$", MISSING: "--"} | {sign: rf"\{sign}" for sign in "{}$&#%_"}
-    special |= {"<": "$<$", ">": "$>$", "|": "$|$"}
-    return "".join(special.get(sign, sign) for sign in words)
+def table_sheet(table: Table, name: str) -> Sheet:
+    """The table for LaTeX and the page, with the best numbers of its columns marked."""
+    grid = [[cell.estimate if cell else None for cell in table.row(strategy)] for strategy in table.strategies]
+    rows = []
+    for strategy, line in zip(table.strategies, mark_columns(grid, table.metric), strict=True):
+        entries = [Entry(words, mark) for words, (_, mark) in zip(_row(table, strategy), line, strict=True)]
+        rows.append([Entry(strategy), *entries])
+    words = [*caption(table), rule_of_marks(table.metric.best)]
+    return Sheet(name, heading(table.metric), table.title, words, ["strategy", *_header(table)], rows, verdict(table))
 
 
 def _header(table: Table) -> list[str]:
@@ -140,15 +103,9 @@ def _header(table: Table) -> list[str]:
 
 def _row(table: Table, strategy: str) -> list[str]:
     """The cells of a row in words; the worst carries its mark, and the last column repeats it."""
-    worst = table.worst(strategy)
-    row = []
-    for attack in table.attacks:
-        cell = table.cells.get((strategy, attack))
-        mark = WORST if attack == worst else ""
-        row.append(MISSING if cell is None else text(cell.estimate, table.metric) + mark)
-    if table.real_attacks:
-        row.append(MISSING if worst is None else text(table.cells[strategy, worst].estimate, table.metric))
-    return row
+    marks = [WORST if attack == table.worst(strategy) else "" for attack in table.attacks] + [""]
+    cells = zip(table.row(strategy), marks, strict=False)
+    return [text(cell.estimate, table.metric) + mark if cell else MISSING for cell, mark in cells]
 
 
 def _grids(table: Table, console: Console) -> list[Grid]:
@@ -205,14 +162,6 @@ def _say(words: str, console: Console) -> str:
         for sign, plain in (("±", "+-"), (WORST, "*"), (MISSING, "-")):
             words = words.replace(sign, plain)
     return words
-
-
-def _latex_cell(value: str) -> str:
-    if value == MISSING:
-        return r"\multicolumn{2}{c}{--}"
-    mean, plus_minus, half = value.removesuffix(WORST).partition(" ± ")
-    marks = (rf"{{}}\pm {half}" if plus_minus else "") + (r"^{\dagger}" if value.endswith(WORST) else "")
-    return f"{mean} & ${marks}$" if marks else f"{mean} &"
 
 
 def _markdown(words: str) -> str:

@@ -257,5 +257,7 @@ def test_the_weight_a_rule_gives_to_attackers_is_recorded(grid: LocalGrid, model
     assert run(away, Strategy(MultiKrum(f=1, m=3)), model, rounds=1).last("byzantine_weight", "server") == 0.0
     everybody = run(away, Strategy(MultiKrum(f=1, m=6)), model, rounds=1)
     assert everybody.last("byzantine_weight", "server") == pytest.approx(2 / 6)
+    assert everybody.last("exclusion_recall", "server") == 0.0
+    assert everybody.series("exclusion_precision", "server") == []  # nobody was excluded
     for world, rule in ((away, Median()), (grid, Krum(f=1))):  # no weights, no attackers
         assert run(world, Strategy(rule), model, rounds=1).series("byzantine_weight", "server") == []

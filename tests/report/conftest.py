@@ -1,6 +1,7 @@
 """Synthetic run directories: learning curves with the shape of real ones, in a moment."""
 
 import os
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fedagg.report import figures
+from fedagg.report import canvas
 from fedagg.results import RunDirectory
+
+DOT = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)  # a PNG of one pixel
 
 
 def write_run(
@@ -82,17 +87,17 @@ def no_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
         figure.savefig(png, dpi=200)
         return [png]
 
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(canvas, "save", save)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are drawn, but empty files stand for them: encoding takes most of the time."""
+    """Figures are drawn, but a dot stands for them: encoding takes most of the time."""
 
     def save(_: Any, stem: Path) -> list[Path]:
         files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
         for file in files:
-            file.touch()
+            file.write_bytes(DOT)
         return files
 
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(canvas, "save", save)

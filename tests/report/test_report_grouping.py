@@ -165,6 +165,49 @@ def test_unfinished_and_unreadable_runs_are_left_out_and_named(tmp_path, make_ru
     assert notes[1].startswith(f"1 of 4 runs left out, unreadable: {tmp_path / 'torn' / 'run.json'} cannot be read")
 
 
+@pytest.mark.parametrize(
+    ("end", "last"),
+    [("2,test,,accuracy,0.3\n", 2), ("2,test,,accuracy,0.3\n2,te", 2), ("3,test,,accuracy,0.45\n3,test,,loss,1.4", 3)],
+    ids=["between lines", "within a line", "within the last"],
+)
+def test_a_completed_run_that_lost_lines_is_read_up_to_there_and_named(tmp_path, make_run, end, last):
+    run = make_run(tmp_path / "a", values=[0.1, 0.2, 0.3, 0.45])
+    make_run(tmp_path / "b", seed=1, values=[0.1, 0.2, 0.3, 0.5])
+    file = run.path / "metrics.csv"
+    text = file.read_text()
+    assert end in text
+    file.write_text(text[: text.index(end) + len(end)])
+    (group,), notes = grouped(tmp_path)
+    assert cells(group) == {("mean", "none"): [0, 1]}
+    assert notes == [
+        f"1 of 2 runs lost the end of metrics.csv, and are read up to there: {tmp_path / 'a'} (to round {last} of 3)"
+    ]
+
+
+def test_a_killed_run_says_how_far_it_came(tmp_path, make_run):
+    make_run(tmp_path / "done")
+    run = make_run(tmp_path / "dead", seed=1, status="running", values=[0.1, 0.2, 0.3], fields={"rounds": 9})
+    run.update(rounds_done=0)  # as it is on disk until the end
+    _, notes = grouped(tmp_path)
+    assert notes == [f"1 of 2 runs left out, not completed: {tmp_path / 'dead'} (running after 2 of 9 rounds)"]
+
+
+def test_a_run_of_another_format_is_named(tmp_path, make_run):
+    make_run(tmp_path / "new")
+    make_run(tmp_path / "old", seed=1).update(format=0)
+    _, notes = grouped(tmp_path)
+    where = tmp_path / "old" / "run.json"
+    assert notes == [f"1 of 2 runs left out, unreadable: {where} has format 0; this version reads format 1"]
+
+
+def test_how_a_run_was_saved_is_no_setting(tmp_path, make_run):
+    for seed, every in enumerate((1, 10)):
+        config = {"checkpoint": {"every": every}, "resume": "auto" if seed else None}
+        make_run(tmp_path / str(seed), seed=seed, config=config)
+    (group,), notes = grouped(tmp_path)
+    assert (cells(group), notes) == ({("mean", "none"): [0, 1]}, [])
+
+
 def test_different_versions_are_said(tmp_path, make_run):
     for seed, version in enumerate(("0.1.0", "0.2.0")):
         make_run(tmp_path / version, seed=seed, fields={"versions": {"fedagg": version, "torch": "2.13"}})

@@ -100,7 +100,7 @@ def test_cells_hold_the_seeds_and_the_worst_attack_is_marked(tmp_path, make_run)
     assert cell.estimate.half == pytest.approx(T2 * 0.1 / math.sqrt(3), rel=1e-6)  # 0.2484
     assert table.worst("krum") == "ipm"  # 0.7, although none is 0.5: none is not an attack
     assert table.worst("mean") == "alie"
-    assert seeds(table) == "n=3 seeds"
+    assert seeds(cell.estimate for cell in table.cells.values()) == "n=3 seeds"
     # krum 0.7 ± 0.248 reaches down to 0.452, mean 0.2 ± 0.248 up to 0.448
     assert verdict(table) == [
         "Best worst case: krum, 70.0 ± 24.8 under ipm.",
@@ -175,7 +175,7 @@ def test_cells_with_fewer_seeds_are_named(tmp_path, make_study, make_run):
     make_study(tmp_path, ["krum", "mean"], ["none", "alie"], seeds=2, rounds=3)
     make_run(tmp_path / "more", "krum", "ipm", 0, [0.1, 0.2, 0.3, 0.4])
     table = table_of(tmp_path)
-    assert seeds(table) == "n=1 to 2 seeds"
+    assert seeds(cell.estimate for cell in table.cells.values()) == "n=1 to 2 seeds"
     assert "4 cells have n=2, 1 cell has n=1 (krum/ipm). n=1 has no interval." in caption(table)
     assert "– was not measured." in caption(table)
 
@@ -186,7 +186,7 @@ def test_curves_keep_to_rounds_that_all_seeds_evaluated(tmp_path, make_run):
     make_run(tmp_path / "1", "krum", "alie", 1, [0.3, 0.4, 0.5, 0.6], config={"rounds": 2})
     done = report(tmp_path, quiet=True)
     curve = done.tables[0].cells["krum", "alie"].curve
-    assert curve.rounds.tolist() == [0, 1, 2]
+    assert curve.x.tolist() == [0, 1, 2]
     assert curve.mean.tolist() == pytest.approx([0.2, 0.3, 0.4])
     assert "The last evaluated round is not the same for all runs: 2 to 3" in map(str, done.notes)
 

@@ -11,8 +11,9 @@ from matplotlib import image
 from rich.console import Console
 
 from fedagg.report import report
-from fedagg.report.figures import COLOURS, line_styles
-from fedagg.report.tables import break_name, escape_latex, print_tables
+from fedagg.report.canvas import COLOURS, line_styles
+from fedagg.report.sheets import escape_latex
+from fedagg.report.tables import break_name, print_tables
 
 LONG = "nnm(f=4)+geometric_median(iterations=32)+server_momentum"
 
@@ -42,9 +43,10 @@ def printed(done, width):
 
 def test_files_lie_in_the_directory_that_was_given(study, done):
     settings = ["partition.alpha-0.1", "partition.alpha-1.0"]
-    expected = {"table.csv", "table.md"}
+    expected = {"report.html", "table.csv", "table.md", "leaderboard.csv"}
+    expected |= {f"against-partition.alpha.{kind}" for kind in ("csv", "tex", "png", "pdf")}
     for setting in settings:
-        expected |= {f"table-{setting}.tex", f"heatmap-{setting}.png", f"heatmap-{setting}.pdf"}
+        expected |= {f"table-{setting}.tex", f"leaderboard-{setting}.tex", f"heatmap-{setting}.png", f"heatmap-{setting}.pdf"}
         expected |= {f"accuracy_over_rounds-{setting}.{kind}" for kind in ("png", "pdf", "csv")}
     assert done.folder == study / "report"
     assert {file.name for file in done.files} == expected
@@ -57,7 +59,7 @@ def test_another_metric_or_protocol_never_replaces_files(tmp_path, make_run):
     names = set()
     for options in ({}, {"metric": "loss"}, {"protocol": "best"}, {"metric": "loss", "protocol": "last:1"}):
         files = {file.name for file in report(tmp_path, quiet=True, **options).files}
-        assert len(files) == 8
+        assert len(files) == 11
         assert not names & files
         names |= files
 
@@ -106,7 +108,7 @@ def test_curves_csv_redraws_the_figure(done):
     )
     for (strategy, attack), cell in table.cells.items():
         mine = [row for row in rows if (row["strategy"], row["attack"]) == (strategy, attack)]
-        assert [int(row["round"]) for row in mine] == cell.curve.rounds.tolist() == list(range(7))
+        assert [int(row["round"]) for row in mine] == cell.curve.x.tolist() == list(range(7))
         assert [float(row["mean"]) for row in mine] == cell.curve.mean.tolist()
         if cell.curve.n > 1:
             assert [float(row["low"]) for row in mine] == cell.curve.low.tolist()
@@ -134,9 +136,8 @@ def test_latex_is_balanced_and_escaped(done):
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert body.count(rule) == 1
     packages_needed = set(re.findall(r"\\([a-z]+)\b", body)) - {"toprule", "midrule", "bottomrule"}
-    plain = (
-        "begin end centering footnotesize setlength tabcolsep caption label multicolumn par smallskip raggedright pm dagger"
-    )
+    plain = "begin end centering footnotesize setlength tabcolsep caption label multicolumn par smallskip raggedright"
+    plain += " textbf underline pm dagger"
     assert packages_needed <= set(plain.split())
 
 
