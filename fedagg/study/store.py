@@ -110,9 +110,9 @@ class Store:
         """Write the jobs into the manifest, behind those of earlier calls that were begun and are not among them."""
         with self._alone():
             before = self.entries() if self.exists() else []
-            new = {entry.place for entry in entries}  # commands may differ, in how often checkpoints are written for one
+            new = {entry.place: entry for entry in entries}  # commands may differ, as in how often checkpoints are written
             kept = [entry for entry in before if entry.place not in new and self.directory(entry.run).exists()]
-            jobs = [vars(entry) for entry in [*kept, *entries]]
+            jobs = [vars(entry) for entry in [*kept, *new.values()]]
             content = {"format": FORMAT, "name": name, "question": question, "report": report, "jobs": jobs}
             write_whole(self.folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

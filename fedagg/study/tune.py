@@ -78,6 +78,8 @@ class Search:
             raise ConfigError(
                 f"the study {study.name} has nothing to tune; say what under tune: {{space: {{local.lr: [..]}}}}"
             )
+        if not isinstance(study.tune["space"], Mapping):
+            raise ConfigError(f"tune.space must be a mapping of settings to what they may be; got {study.tune['space']}")
         search = cls(**study.tune)
         if Metric.parse(search.metric).split == "test":
             raise ConfigError("settings are never chosen on the test set; tune.metric may be clients/accuracy_mean")

@@ -72,8 +72,11 @@ def carry_out(task: Task, tell: Tell = lambda round, state: None, stop: Stop = l
     from fedagg.progress import describe
 
     class Telling(Callback):
+        def __init__(self, f: int) -> None:
+            self.f = f
+
         def round_finished(self, done: Round) -> None:
-            tell(done.round, describe(done, 0))
+            tell(done.round, describe(done, self.f))
             self.paused = stop()
 
     directory, began, built = Path(task.directory), time.monotonic(), False
@@ -81,7 +84,7 @@ def carry_out(task: Task, tell: Tell = lambda round, state: None, stop: Stop = l
     def watch(experiment: Experiment) -> list[Callback]:
         nonlocal built
         built = True
-        return [Telling()]
+        return [Telling(experiment.f)]
 
     def ended(status: str, error: str = "", summary: str = "") -> Outcome:
         return Outcome(status, time.monotonic() - began, error, summary)

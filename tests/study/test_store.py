@@ -143,6 +143,13 @@ def test_one_run_at_two_places(tmp_path: Path) -> None:
     assert [(each.run, each.axes) for each in store.entries()] == [("a", {"axis": "y"}), ("a", {"axis": "x"})]
 
 
+def test_a_job_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    """A search may try a setting twice."""
+    store = Store(tmp_path)
+    store.enter("mine", "", {}, [entry("a", "x"), entry("b", "y"), entry("a", "x")])
+    assert [each.run for each in store.entries()] == ["a", "b"]
+
+
 def test_another_version_is_refused_and_stays(tmp_path: Path) -> None:
     content = json.dumps({"format": 2, "jobs": {"new": "layout"}})
     (tmp_path / "study.json").write_text(content)
