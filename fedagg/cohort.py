@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What the server learns in one round from examples of its own.
+
+    Args:
+        root_update: returns [d], what a client with these examples would have sent in this round.
+        loss: maps a step [d] to the mean loss of ``params`` plus that step on these examples.
+    """
+
+    root_update: Callable[[], Tensor]
+    loss: Callable[[Tensor], float]
 
 
 @dataclass
@@ -23,6 +36,7 @@ class Cohort:
         metrics: name -> [n], what the clients reported beside it; NaN where a client did not.
         label_counts: [n, C], examples per class of each client, where the clients tell; else None.
         population: N, how many clients there are in all; None where unknown.
+        trusted: what the server's own examples say about this round; None where it has none.
     """
 
     round: int
@@ -33,6 +47,7 @@ class Cohort:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     label_counts: Tensor | None = None
     population: int | None = None
+    trusted: Trusted | None = None
 
     def __post_init__(self) -> None:
         n, d = self.updates.shape

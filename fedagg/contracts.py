@@ -51,8 +51,9 @@ class _Named:
 class Rule(_Named, ABC):
     """Combine the rows of a round: ``rule(updates [n, d], weights [n] | None) -> delta [d]``.
 
-    A rule that gives every client a weight defines ``client_weights(updates [n, d]) -> [n]`` and inherits the call, which is
-    those weights times the rows. Any other rule defines the call.
+    A rule that gives every client a weight defines ``client_weights(updates [n, d]) -> [n]`` (``client_weights(updates,
+    weights)`` if it uses weights) and inherits the call, which is those weights times the rows. Any other rule defines the
+    call. ``client_weights`` changes no state.
 
     Class attributes state facts for checks, documentation and the engine:
         associative: a weighted sum that may be added up in parts.
@@ -60,6 +61,9 @@ class Rule(_Named, ABC):
         uses_weights: the ``weights`` argument has an effect.
         random: draws from ``self.generator``.
         invariances: which of "permutation", "translation", "scale", "orthogonal" hold.
+        needs: what else of the cohort the call and ``client_weights`` take by keyword. "client_ids": the client behind each
+            row, ascending. "root_update" [d] and "loss" ([d] -> float, at the parameters plus that step) come from examples
+            that the server holds itself. Called without them, a rule raises ``ValueError`` or does as its class says.
     """
 
     associative: ClassVar[bool] = False
@@ -67,20 +71,30 @@ class Rule(_Named, ABC):
     uses_weights: ClassVar[bool] = False
     random: ClassVar[bool] = False
     invariances: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the aggregate [d] of ``updates`` [n, d]."""
         client_weights = getattr(self, "client_weights", None)
         if client_weights is None:
             raise NotImplementedError(f"{type(self).__name__} must define __call__ or client_weights")
-        chosen = client_weights(updates)
-        self.last_info["client_weights"] = chosen
-        return weighted_sum(updates, chosen)
+        return self.combine(updates, client_weights(updates, weights) if self.uses_weights else client_weights(updates))
+
+    def combine(self, updates: Tensor, client_weights: Tensor) -> Tensor:
+        """Return ``client_weights`` [n] times the rows of ``updates`` [n, d], and note the weights in ``last_info``."""
+        self.last_info["client_weights"] = client_weights
+        return weighted_sum(updates, client_weights)
 
 
 class PreAggregator(_Named, ABC):
-    """Transform the rows before a rule sees them: ``pre(updates [n, d]) -> [n', d]``."""
+    """Transform the rows before a rule sees them: ``pre(updates [n, d]) -> [n', d]``.
 
+    Class attributes:
+        keeps_clients: n' = n, and row i of the result stands for the client of row i, so that it may still be weighted.
+        random: draws from ``self.generator``.
+    """
+
+    keeps_clients: ClassVar[bool] = True
     random: ClassVar[bool] = False
 
     @abstractmethod
@@ -99,16 +113,23 @@ class Weighting(_Named, ABC):
 class Attack(_Named, ABC):
     """What the Byzantine clients of a round send: ``attack(honest [h, d], f) -> [f, d]``.
 
-    ``knowledge`` states what the attack uses, and what ``Adversary`` shows it: "own" (its own data and update), "corrupted"
-    (the honest updates of the corrupted clients), "honest" (all honest updates of the round), "aggregator" (the same and the
-    rule), "history" (global updates of earlier rounds as well).
+    ``knowledge`` states what the attack uses, and what ``Adversary`` shows it:
+
+        "own"         its own data and update; rows of ``honest`` are NaN, only their number is right
+        "corrupted"   as ``honest``, the honest updates of the corrupted clients
+        "honest"      all honest updates of the round
+        "aggregator"  the same, and the rule: an attribute ``aggregator``, [n, d] -> [d], lent by the engine while it is None
+        "history"     the same, and the aggregate of the round before
 
     An attack on the data defines ``poison(x, y) -> (x, y)``: the training data of one Byzantine client, before it trains. Its
-    call then returns ``own`` unchanged.
+    call then returns ``own`` unchanged. Where attackers share the work (``distributed``) it is ``poison(x, y, attacker=k)``
+    for the k-th of them. A backdoor also has ``trigger(x) -> x``, which stamps test examples, and ``target``, the class that
+    stamped examples are to be given. Where ``poison`` or ``trigger`` is None there is none.
     """
 
     knowledge: ClassVar[Knowledge] = "honest"
     random: ClassVar[bool] = False
+    distributed: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fedagg.checkpoint import Checkpoints
-from fedagg.clients import Clients
+from fedagg.clients import Clients, TrustedExamples
 from fedagg.clients.choice import Engine
 from fedagg.data import Dataset, Population
 from fedagg.disk import Lock
@@ -136,7 +136,9 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     dataset: Dataset = make(cfg, "data")
     cfg.task.input_shape, cfg.task.num_classes = list(dataset.input_shape), dataset.num_classes
     holdout = cfg.evaluation.holdout if cfg.evaluation.clients else 0.0
-    population = Population.split(dataset, make(cfg, "partition"), cfg.population, seed=cfg.seed, holdout=holdout)
+    cfg.trusted = _trusted(cfg)
+    split = {"seed": cfg.seed, "holdout": holdout, "trusted": cfg.trusted}
+    population = Population.split(dataset, make(cfg, "partition"), cfg.population, **split)
     model: nn.Module = build_model(lambda: make(cfg, "model"), seed=cfg.seed)
     settings = {key: cfg.engine[key] for key in ("device", "executor", "precision", "batch")}
     settings["at_most"] = math.ceil(cfg.cohort / cfg.engine.get("workers", 1))  # batches are not divided among workers
@@ -146,7 +148,7 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     if around is None:
         model.to(clients.device)  # and with it every later model, and the rows; what comes from elsewhere comes in arrays
     grid = around or make(cfg, "engine.grid", clients=clients, on_client_error=cfg.on_client_error, seed=cfg.seed)
-    strategy = _strategy(cfg)
+    strategy = _strategy(cfg, TrustedExamples(clients) if cfg.trusted else None)
     if cfg.participation._target_ is not None:
         if around is not None:
             raise ConfigError("participation is simulated only where clients are; leave it out when Flower runs them")
@@ -154,7 +156,9 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
             grid, make(cfg, "participation"), unreachable="hide" if isinstance(strategy, Strategy) else "silent"
         )
     if cfg.attack.method is not None:
-        grid = make(cfg, "attack", grid=grid, attack=make(cfg, "attack.method"), seed=cfg.seed, drop=("method",))
+        defence = strategy.defend if isinstance(strategy, Strategy) else None
+        method = make(cfg, "attack.method")
+        grid = make(cfg, "attack", grid=grid, attack=method, defence=defence, seed=cfg.seed, drop=("method",))
         _try_attack(grid, cfg)
     if cfg.faults._target_ is not None:  # around the adversary: attackers collude before they send, and lose replies as well
         grid = make(cfg, "faults", grid=grid, seed=cfg.seed)
@@ -314,7 +318,16 @@ def _name_some(clients: list[int]) -> str:
     return f"clients {', '.join(map(str, clients))}" if len(clients) <= 20 else f"{len(clients):,} clients"
 
 
-def _strategy(cfg: DictConfig) -> AnyStrategy:
+def _trusted(cfg: DictConfig) -> int:
+    """Return how many examples the server keeps for itself: as many as asked for, else 100 where the rule needs some."""
+    if cfg.trusted is not None:
+        return int(cfg.trusted)
+    rule = OmegaConf.select(cfg, "strategy.rule._target_")
+    needs: frozenset[str] = frozenset() if rule is None else getattr(class_of(rule, "strategy.rule"), "needs", frozenset())
+    return 100 if needs & {"root_update", "loss"} else 0
+
+
+def _strategy(cfg: DictConfig, trusted: TrustedExamples | None) -> AnyStrategy:
     """Build the strategy. Ours get cohort, seed and server optimizer from the config; others are made as their YAML says."""
     target = cfg.strategy.get("_target_")
     cls = class_of(target, "strategy")
@@ -325,11 +338,15 @@ def _strategy(cfg: DictConfig) -> AnyStrategy:
         default = cfg.server_optimizer.get("_target_") == "fedagg.server_optimizers.Step" and cfg.server_optimizer.lr == 1
         if not default:
             raise ConfigError(f"server_optimizer has no effect on {target}, which moves the model itself; leave it out")
+        if cfg.pre_aggregators:
+            raise ConfigError(f"pre_aggregators have no effect on {target}, which sees the clients' replies; leave them out")
         return strategy
     engine: dict[str, Any] = {
         "cohort": cfg.cohort,
         "seed": cfg.seed,
         "evaluate_every": cfg.evaluation.every if cfg.evaluation.clients else 0,
+        "trusted": trusted,
+        "pre_aggregators": [make(cfg, f"pre_aggregators.{name}") for name in cfg.pre_aggregators],
     }
     if "server_optimizer" not in cfg.strategy:
         engine["server_optimizer"] = make(cfg, "server_optimizer")
@@ -373,6 +390,8 @@ def _check_numbers(cfg: DictConfig) -> None:
         )
     require("seed", isinstance(cfg.seed, int) and not isinstance(cfg.seed, bool) and cfg.seed >= 0, "an integer >= 0")
     require("f", cfg.f is None or (isinstance(cfg.f, int) and cfg.f >= 0), "an integer >= 0, or null")
+    trusted = cfg.trusted
+    require("trusted", trusted is None or (isinstance(trusted, int) and trusted >= 0), "an integer >= 0, or null")
     require("attack.fraction", isinstance(cfg.attack.fraction, int | float) and 0 <= cfg.attack.fraction <= 1, "in [0, 1]")
     require("sanitize", cfg.sanitize is None or isinstance(cfg.sanitize, bool), "true, false or null")
     require("on_client_error", cfg.on_client_error in ("raise", "drop"), "raise or drop")

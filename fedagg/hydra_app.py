@@ -165,8 +165,12 @@ def compose_with_choices(overrides: Sequence[str], folder: Path | None = None) -
 
 def _choices_of(settings: Any) -> dict[str, str]:
     """Return group -> choice, without Hydra's own groups, the machine's and the tracker's, which name no method."""
-    chosen = settings.runtime.choices.items()
-    return {group: str(choice) for group, choice in chosen if not group.startswith(("hydra/", "machine", "logger"))}
+    chosen = {group: str(choice) for group, choice in settings.runtime.choices.items()}
+    for override in settings.overrides.task:
+        group, _, names = str(override).partition("=")
+        if names.startswith("[") and (config_dir() / group).is_dir():  # several of one group, which Hydra does not record
+            chosen[group] = names.strip("[]").replace(" ", "")
+    return {group: choice for group, choice in chosen.items() if not group.startswith(("hydra/", "machine", "logger"))}
 
 
 def partition(overrides: Sequence[str], out: Path) -> int:
@@ -209,6 +213,11 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
         wrong = next((choice for choice in _choices(overrides) if not _file_of(choice).exists()), "GROUP=null")
         group = wrong.partition("=")[0]
         return f"{wrong}: a config group takes one of its choices; fedagg list {group} shows them"
+    several = re.search(r"Could not load '([^'/]+)/([^'/]+)'", message)
+    if several:
+        group, wrong = several.groups()
+        options = sorted(file.stem for file in (config_dir() / group).glob("[!_]*.yaml"))
+        return f"{group} has no choice {wrong}{suggest(wrong, options)}. Choices: {', '.join(options)}"
     unknown = re.search(r"Could not (?:override|append to) '([^']+)'", message) or re.search(
         r"Key '([^']+)' is not in struct", message
     )

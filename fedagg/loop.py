@@ -21,6 +21,7 @@ from fedagg.checkpoint import Checkpoint, Checkpoints
 from fedagg.clients import Clients
 from fedagg.clients.app import bytes_of_arrays, metric_record, records_of
 from fedagg.errors import FedaggError
+from fedagg.grid.adversary import Adversary
 from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known
 from fedagg.params import Layout, ModelRecord
 from fedagg.saving import Unsavable, restore, state_of
@@ -360,10 +361,21 @@ def _sender(reply: Message) -> int:
 
 
 def _default_evaluation(grid: Grid) -> Evaluate | None:
-    """Find the test set of the clients at the bottom of the Grids, where they are ours."""
+    """Find the test set of the clients at the bottom of the Grids, where they are ours, and a backdoor on the way there."""
+    backdoor: Any = None
     while isinstance(grid, WorldGrid):
+        if isinstance(grid, Adversary) and getattr(grid.attack, "trigger", None) is not None:
+            backdoor = grid.attack
         grid = grid.grid
     clients = getattr(grid, "clients", None)
     if not isinstance(clients, Clients):
         return None
-    return lambda arrays: clients.test(clients.layout.read(arrays))
+
+    def evaluate(arrays: ArrayRecord) -> dict[str, float]:
+        state = clients.layout.read(arrays)
+        metrics = clients.test(state)
+        if backdoor is not None:
+            metrics["attack_success_rate"] = clients.attack_success(state, backdoor.trigger, backdoor.target)
+        return metrics
+
+    return evaluate

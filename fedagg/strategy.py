@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from fedagg import rng
 from fedagg.clients.app import arrays_of, metric_record, records_of
-from fedagg.cohort import Cohort
+from fedagg.cohort import Cohort, Trusted
 from fedagg.contracts import PreAggregator, Rule, Weighting
 from fedagg.errors import ConfigError
 from fedagg.grid.base import known
 from fedagg.linalg import weighted_sum
 from fedagg.params import Layout, ModelState, State, merge_buffers
+from fedagg.pipeline import Pipeline
 from fedagg.rows import stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
 
@@ -57,6 +57,7 @@ class Strategy(FlowerStrategy):
         pre_aggregators: applied to the rows, in this order, before the rule.
         server_optimizer: moves the model; None adds the aggregate.
         cohort: clients asked per round; None asks all that can be reached.
+        trusted: maps the model of a round and its number to what the server's own examples say, for rules that need it.
         evaluate_every: ask all reachable clients to evaluate the model every so many rounds; 0 never.
         seed: the run's seed.
     """
@@ -69,6 +70,7 @@ class Strategy(FlowerStrategy):
         server_optimizer: ServerOptimizer | None = None,
         *,
         cohort: int | None = None,
+        trusted: Callable[[State, int], Trusted] | None = None,
         evaluate_every: int = 0,
         seed: int = 0,
     ) -> None:
@@ -76,16 +78,20 @@ class Strategy(FlowerStrategy):
             raise ConfigError(f"cohort must be at least 1 client; got {cohort}")
         self.rule, self.weighting, self.pre_aggregators = rule or WeightedSum(), weighting, tuple(pre_aggregators)
         self.server_optimizer = server_optimizer or Step()
-        self.cohort, self.evaluate_every, self.seed = cohort, evaluate_every, seed
+        self.cohort, self.trusted, self.evaluate_every, self.seed = cohort, trusted, evaluate_every, seed
         self.last_info: dict[str, Any] = {}
-        if weighting is not None and self.pre_aggregators:
+        mixing = [str(part) for part in self.pre_aggregators if not part.keeps_clients]
+        if weighting is not None and mixing:
             raise ConfigError(
-                "a weighting speaks of clients, but pre_aggregators replace clients by mixtures of them; use one or the other"
+                f"weighting={weighting} speaks of clients, but {', '.join(mixing)} leaves no row that stands for one; "
+                "use one or the other"
             )
         if weighting is not None and not self.rule.uses_weights:
             raise ConfigError(f"{self.rule} does not use weights, so weighting={weighting} would have no effect; leave it out")
         self._layout: Layout | None = None
         self._state: State | None = None
+        self._round = 0
+        self._trusted: Trusted | None = None
         self._population: int | None = None
         self._expected = 0  # replies to a round in which all is well
         self._weights: Tensor | None = None
@@ -101,23 +107,33 @@ class Strategy(FlowerStrategy):
     def aggregate(self, cohort: Cohort) -> Tensor:
         """Return the step [d] that the server optimizer takes. The hook for methods that are more than the parts."""
         weights = self._weights = None if self.weighting is None else self.weighting(cohort)
-        rows = cohort.updates
-        for pre_aggregator in self.pre_aggregators:
-            rows = pre_aggregator(rows)
-        return self.rule(rows, weights)
+        return self._pipeline(cohort, weights)
+
+    def defend(self, updates: Tensor, client_ids: Sequence[int]) -> Tensor:
+        """Return what these rows [n, d] of these clients would come to in the current round; nothing changes.
+
+        This is what an attacker who knows the server can find out: everything but its random draws and the weighting.
+        """
+        if self._state is None:
+            raise RuntimeError("defend was called before configure_train")
+        order = sorted(range(len(client_ids)), key=client_ids.__getitem__)
+        cohort = Cohort(
+            self._round,
+            [client_ids[i] for i in order],
+            updates[order],
+            self._state.params,
+            torch.ones(len(order)),
+            trusted=self._trusted,
+        )
+        return copy.deepcopy(self._pipeline)(cohort)
 
     def check(self, n: int) -> None:
         """Raise ``ConfigError`` if a cohort of ``n`` clients violates a bound of the rule or of a pre-aggregator."""
-        rows = torch.randn(n, 8, generator=torch.Generator().manual_seed(0))
-        trial = copy.deepcopy(self)
-        try:
-            for pre_aggregator in trial.pre_aggregators:
-                rows = pre_aggregator(rows)
-            trial.rule(rows, torch.full((n,), 1.0 / n) if trial.rule.uses_weights and len(rows) == n else None)
-        except TypeError as error:
-            raise ConfigError(f"{trial.rule!r} cannot be called: {error}") from error
-        except ValueError as error:
-            raise ConfigError(f"{error}. Lower f (or attack.fraction) or raise cohort") from error
+        self._pipeline.check(n, self.weighting is not None, self.trusted is not None)
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        return Pipeline(self.pre_aggregators, self.rule)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the parts that have any. A method with state of its own adds to it."""
@@ -139,7 +155,8 @@ class Strategy(FlowerStrategy):
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Choose the cohort from the seed tree and send it the model."""
         self._layout = self._layout or known(grid).layout or Layout.of_arrays(arrays)
-        self._state = self._layout.read(arrays)
+        self._round, self._state = server_round, self._layout.read(arrays)
+        self._trusted = None if self.trusted is None else self.trusted(self._state, server_round)
         known_grid = known(grid)
         reachable, self._population = known_grid.get_node_ids(), known_grid.population
         chosen: Sequence[int] = reachable
@@ -163,13 +180,13 @@ class Strategy(FlowerStrategy):
             self._keep(server_round, "no reply can be used")
             return None, metric_record(counts)
         cohort = self._cohort(server_round, state, usable)
-        trusted = None
+        believed, pipeline = None, self._pipeline
         self.rule.last_info.pop("client_weights", None)
         try:
-            if layout.size("float_buffers"):
-                with self._prepared(server_round, not_finite):  # before the rule itself is called, which may advance its state
-                    trusted = self._trusted(cohort)
-            with self._prepared(server_round, not_finite):
+            if layout.size("float_buffers"):  # asked before the rule is called, which may advance its state
+                with pipeline.prepared(self.seed, server_round, not_finite):
+                    believed = self._believed(cohort)
+            with pipeline.prepared(self.seed, server_round, not_finite):
                 delta = self.aggregate(cohort)
         except ValueError as error:
             if cohort.n >= self._expected:  # not the replies that are missing, but the setting that is impossible
@@ -180,7 +197,7 @@ class Strategy(FlowerStrategy):
             weights = self.rule.last_info["client_weights"].tolist()
             self.last_info["client_weights"] = dict(zip(cohort.client_ids, weights, strict=True))
         params = self.server_optimizer(state.params, delta)
-        shares = next((given for given in (trusted, self._weights) if given is not None), torch.ones(cohort.n))
+        shares = next((given for given in (believed, self._weights) if given is not None), torch.ones(cohort.n))
         merged = merge_buffers([reply.state for reply in usable], shares)
         means = {name: _finite_mean(values.tolist()) for name, values in cohort.metrics.items()}
         return layout.record(ModelState(params, **merged)), metric_record({**counts, **means})
@@ -225,32 +242,24 @@ class Strategy(FlowerStrategy):
                 for name in names
             },
             population=self._population,
+            trusted=self._trusted,
         )
 
-    def _trusted(self, cohort: Cohort) -> Tensor | None:
+    def _believed(self, cohort: Cohort) -> Tensor | None:
         """Return how much the rule trusts each client, [n], where it tells: their float buffers count as much."""
         client_weights = getattr(self.rule, "client_weights", None)
         if client_weights is None or self.pre_aggregators:  # a rule then sees mixtures of clients
             return None
-        weights: Tensor = client_weights(cohort.updates)
+        context = self._pipeline.context(cohort, cohort.n)
+        if self.rule.uses_weights:
+            context["weights"] = None if self.weighting is None else copy.deepcopy(self.weighting)(cohort)
+        weights: Tensor = client_weights(cohort.updates, **context)
         return weights
 
     def _keep(self, server_round: int, reason: str) -> None:
         level = logging.INFO if self._kept else logging.WARNING
         logger.log(level, "round %d: the model stays as it was, %s", server_round, reason)
         self._kept = True
-
-    @contextmanager
-    def _prepared(self, server_round: int, not_finite: int) -> Iterator[None]:
-        """For one round: random parts draw from the seed tree, and ``f`` is lower by the attackers already found out."""
-        with ExitStack() as stack:
-            for place, part in enumerate((self.rule, *self.pre_aggregators)):
-                stack.enter_context(rng.lend_generator(part, rng.generator(self.seed, "rule", server_round, place)))
-                if not_finite and isinstance(getattr(part, "f", None), int):
-                    f = part.f  # type: ignore[attr-defined]
-                    stack.callback(object.__setattr__, part, "f", f)
-                    object.__setattr__(part, "f", max(0, f - not_finite))
-            yield
 
 
 _NOT_FINITE = "its model is not finite"

@@ -31,6 +31,7 @@ VARIANTS = [
     "evaluation.clients=true attack=ipm",
     "data=breast_cancer local.batch_size=7 local.momentum=0.9",
     "model=cnn",
+    "local=worker_momentum cohort=5 attack=label_flip attack.every=2",
 ]
 
 

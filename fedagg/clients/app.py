@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.message.typeddict import TypedDict
 from flwr.clientapp import ClientApp
 
 from fedagg.clients.clients import Clients, Training
+from fedagg.clients.memory import Kept
 from fedagg.errors import ClientError, ConfigError
 from fedagg.params import Layout, ModelRecord
 
@@ -30,8 +32,11 @@ def client_app(clients: Clients) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         client, round = _client_id(context), server_round(message, default=0)
-        training = clients.fit(clients.layout.read(arrays_of(message)), [client], round)
+        training = clients.fit(clients.layout.read(arrays_of(message)), [client], round, kept=_remembered(context))
         _reraise(training.errors)
+        if training.kept:
+            rows = {name: Array(values[0].cpu().numpy()) for name, values in training.kept.items()}
+            context.state["kept"] = ArrayRecord(rows)
         content = training_contents(clients.layout, training)[0]
         return Message(content, reply_to=message)
 
@@ -153,6 +158,14 @@ def server_round(message: Message, default: int) -> int:
         if isinstance(number, int):
             return number
     return default
+
+
+def _remembered(context: Context) -> Kept | None:
+    """Return what a client has kept in its node's state, if it has taken part before."""
+    record = context.state.get("kept")
+    if not isinstance(record, ArrayRecord):
+        return None
+    return {name: torch.from_numpy(array.numpy().copy())[None] for name, array in record.items()}
 
 
 def _client_id(context: Context) -> int:

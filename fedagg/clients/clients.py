@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedagg import rng
@@ -15,9 +16,10 @@ from fedagg.clients.choice import choose, resolve_device
 from fedagg.clients.data import examples
 from fedagg.clients.executor import Block, Job
 from fedagg.clients.local import LocalSGD, LocalTraining
+from fedagg.clients.memory import Kept
 from fedagg.data import Population
 from fedagg.errors import ClientError
-from fedagg.params import Layout, State
+from fedagg.params import Layout, State, Update
 from fedagg.rows import RowBuffer
 
 Poison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -33,6 +35,7 @@ class Training:
         num_examples: examples each client trained on.
         metrics: what each client reports beside them.
         finite: whether each client's row is.
+        kept: name -> [k, d], what each client will remember, where local training keeps something.
         errors: client id -> what went wrong, for clients that raised; they have no row.
     """
 
@@ -41,6 +44,7 @@ class Training:
     num_examples: list[int] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
     finite: list[bool] = field(default_factory=list)
+    kept: Kept = field(default_factory=dict)
     errors: dict[int, ClientError] = field(default_factory=dict)
 
 
@@ -105,7 +109,14 @@ class Clients:
     def __reduce__(self) -> tuple[Callable[[], Clients], tuple[()]]:
         return self.made_again(), ()  # a model that lives in flat vectors cannot be pickled as such
 
-    def fit(self, state: State, client_ids: Sequence[int], round: int, poison: Mapping[int, Poison] | None = None) -> Training:
+    def fit(
+        self,
+        state: State,
+        client_ids: Sequence[int],
+        round: int,
+        poison: Mapping[int, Poison] | None = None,
+        kept: Mapping[str, Tensor] | None = None,
+    ) -> Training:
         """Train every client of a cohort from ``state``. What they send lies where ``state`` does.
 
         Args:
@@ -113,6 +124,7 @@ class Clients:
             client_ids: ascending.
             round: number of the round, from 1.
             poison: client id -> what an attacker does to that client's data before it trains.
+            kept: name -> [n, d], what each client remembers; None is nothing yet. Not modified.
         """
 
         def job(client: int, x: Tensor, y: Tensor) -> Job:
@@ -136,7 +148,21 @@ class Clients:
                 result.num_examples.append(done.num_examples)
                 result.metrics.append(done.metrics)
                 result.finite.append(done.finite)
+        if self.local.keeps:
+            self._send(result, [client_ids.index(client) for client in result.client_ids], kept)
         return result
+
+    def _send(self, result: Training, places: list[int], kept: Mapping[str, Tensor] | None) -> None:
+        """Let clients that remember decide what they send; whoever ends up with no finite row remembers what it did."""
+        rows = result.block.updates[: len(places)]
+        before = {name: torch.zeros_like(rows) if kept is None else kept[name][places] for name in self.local.keeps}
+        result.kept = {name: values.clone() for name, values in before.items()}
+        self.local.send(rows, result.kept)
+        result.finite = [good and Update.checked(row).finite for good, row in zip(result.finite, rows, strict=True)]
+        for i, good in enumerate(result.finite):
+            if not good:
+                for name, values in before.items():
+                    result.kept[name][i] = values[i]
 
     def evaluate(self, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
         """Evaluate ``state`` on what every client of a cohort holds out; clients that hold nothing out are left out."""
@@ -157,6 +183,13 @@ class Clients:
     def test(self, state: State) -> dict[str, float]:
         """Return loss and accuracy of ``state`` on the server's test set."""
         return self.engine.executor.evaluate(state, *self._test_set)
+
+    def attack_success(self, state: State, trigger: Callable[[Tensor], Tensor], target: int) -> float:
+        """Return how often a backdoor works: of the test examples of other classes, once stamped by ``trigger``, the share
+        that ``state`` takes for class ``target``; NaN where the test set holds no other class."""
+        x, y = self._test_set
+        x = trigger(x[y != target])
+        return self.engine.executor.evaluate(state, x, y.new_full((len(x),), target))["accuracy"]
 
     @cached_property
     def _test_set(self) -> tuple[Tensor, Tensor]:

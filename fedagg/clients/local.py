@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,11 +23,24 @@ class LocalTraining(ABC):
     ``step`` serves both executors: its tensors are those of one client, or of k clients with a leading dimension k, so it must
     treat clients alike and apart.
 
+    What a client sends is what it changed, unless ``send`` makes something else of it, with the help of what the client
+    remembers from the last round in which it took part.
+
     Attributes:
         epochs: passes over a client's examples, E.
+        keeps: names of the vectors [d] that every client remembers; zero before its first round.
     """
 
     epochs: int
+    keeps: ClassVar[tuple[str, ...]] = ()
+
+    def send(self, rows: Tensor, kept: Mapping[str, Tensor]) -> None:  # noqa: B027 - most clients send what they changed
+        """Turn what clients changed into what they send, and what they remembered into what they will remember; in place.
+
+        Args:
+            rows: [k, d], one row a client.
+            kept: name -> [k, d], for each name in ``keeps``.
+        """
 
     @abstractmethod
     def batches(self, m: int, generator: torch.Generator) -> list[Tensor]:
@@ -95,6 +109,7 @@ class LocalSGD(LocalTraining):
 
     Args:
         epochs: passes over the client's data, E.
+        steps: end after so many steps of these epochs, K; None makes them all. 1 is distributed SGD: one batch, one step.
         batch_size: examples per step, B.
         lr: learning rate.
         momentum: 0 is plain SGD; the buffer does not outlive the round.
@@ -106,11 +121,12 @@ class LocalSGD(LocalTraining):
     lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
+    steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, bound in (("epochs", self.epochs, 1), ("batch_size", self.batch_size, 1)):
-            if not isinstance(value, int) or value < bound:
-                raise ConfigError(f"local.{name} must be an integer >= {bound}; got {value}")
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size), ("steps", self.steps)):
+            if (value is not None or name != "steps") and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"local.{name} must be an integer >= 1{', or null' * (name == 'steps')}; got {value}")
         for name, rate in (("lr", self.lr), ("momentum", self.momentum), ("weight_decay", self.weight_decay)):
             if not isinstance(rate, int | float):
                 raise ConfigError(f"local.{name} must be a number; got {rate}")
@@ -122,7 +138,7 @@ class LocalSGD(LocalTraining):
 
     def batches(self, m: int, generator: torch.Generator) -> list[Tensor]:
         orders = (torch.randperm(m, generator=generator) for _ in range(self.epochs))
-        return [batch for order in orders for batch in torch.split(order, self.batch_size)]
+        return [batch for order in orders for batch in torch.split(order, self.batch_size)][: self.steps]
 
     def step(self, params: list[Tensor], grads: list[Tensor], memory: Memory) -> None:
         if self.weight_decay:
@@ -135,3 +151,47 @@ class LocalSGD(LocalTraining):
                 memory["velocity"] = [grad.clone() for grad in grads]
             grads = memory["velocity"]
         torch._foreach_add_(params, grads, alpha=-self.lr)
+
+
+@dataclass(frozen=True)
+class WorkerMomentum(LocalSGD):
+    """Send a momentum that outlives the round instead of the update itself.
+
+    With g what local SGD changed in this round and m what the client sent the last time (zero before its first),
+
+        m <- beta * m + g                   form="sum"
+        m <- beta * m + (1 - beta) * g      form="average"
+
+    is remembered and sent; the server needs no momentum then. With ``steps=1`` and the plain mean this is distributed SGD with
+    heavy-ball momentum. "sum" makes updates up to 1 / (1 - beta) times as long: lower ``lr`` accordingly, or a clipping radius
+    that is fixed means something else.
+
+    Source: Karimireddy, He, Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021; "average" is the form
+    of the byzfl library.
+
+    Args:
+        epochs: see ``LocalSGD``.
+        batch_size: see ``LocalSGD``.
+        lr: see ``LocalSGD``.
+        momentum: of the steps within a round; see ``LocalSGD``.
+        weight_decay: see ``LocalSGD``.
+        steps: see ``LocalSGD``.
+        beta: how much of the past stays, in [0, 1).
+        form: "sum" or "average".
+    """
+
+    keeps: ClassVar[tuple[str, ...]] = ("momentum",)
+
+    beta: float = 0.9
+    form: Literal["sum", "average"] = "sum"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
+            raise ConfigError(f"local.beta must lie in [0, 1); got {self.beta}")
+        if self.form not in ("sum", "average"):
+            raise ConfigError(f"local.form must be sum or average; got {self.form}")
+
+    def send(self, rows: Tensor, kept: Mapping[str, Tensor]) -> None:
+        rows.mul_(1.0 if self.form == "sum" else 1 - self.beta).add_(kept["momentum"], alpha=self.beta)
+        kept["momentum"].copy_(rows)

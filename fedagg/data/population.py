@@ -32,9 +32,11 @@ class Population:
             sample stays for training. Which ones depends on ``(seed, client)`` alone.
         seed: of the seed tree.
         partition: what made the indices, for titles; None where they were made by hand.
+        trusted: rows of ``dataset.x_train`` that the server holds itself, beside what clients hold.
 
     Attributes:
         indices: the samples of every client, held out or not: a sequence of N read-only arrays.
+        trusted: the rows the server holds, ascending; none by default.
 
     Raises:
         ConfigError: indices that are no rows of the training set, or twice with one client; ``holdout`` outside [0, 1);
@@ -56,15 +58,24 @@ class Population:
         seed: int = 0,
         *,
         partition: object = None,
+        trusted: npt.ArrayLike = (),
     ) -> None:
         if not 0 <= holdout < 1:
             raise ConfigError(f"holdout must be at least 0 and less than 1; got {holdout}")
         self.dataset, self.holdout, self.seed, self.partition = dataset, holdout, seed, partition
         self.indices = _checked(CSR.of(indices), len(dataset.y_train))
+        self.trusted = np.sort(np.asarray(trusted, dtype=np.int64))
 
     @classmethod
     def split(
-        cls, dataset: Dataset, partition: Partition, num_clients: int, seed: int = 0, holdout: float = 0.0
+        cls,
+        dataset: Dataset,
+        partition: Partition,
+        num_clients: int,
+        seed: int = 0,
+        holdout: float = 0.0,
+        *,
+        trusted: int = 0,
     ) -> Population:
         """Share the training set of ``dataset`` out among ``num_clients`` clients.
 
@@ -74,12 +85,18 @@ class Population:
             num_clients: N.
             seed: decides the partition and what is held out.
             holdout: see the class.
+            trusted: how many samples the server keeps for itself, drawn before the others are shared out.
 
         Raises:
             ConfigError: what the partition raises; another number of clients than asked for; an empty client although the
-                partition does not say ``min_size=0``.
+                partition does not say ``min_size=0``; not a sample left to share out.
         """
-        indices = CSR.of(partition(dataset.y_train, num_clients, seed))
+        total = len(dataset.y_train)
+        if not 0 <= trusted < total:
+            raise ConfigError(f"trusted must be at least 0 and less than the {total} training samples; got {trusted}")
+        own = rng.numpy_generator(seed, "trusted").permutation(total)[:trusted]
+        rest = np.delete(np.arange(total), own)
+        indices = CSR.of(partition(dataset.y_train[rest] if trusted else dataset.y_train, num_clients, seed))
         if len(indices) != num_clients:
             raise ConfigError(f"{_name(partition)} must return {num_clients} index arrays, one a client; got {len(indices)}")
         empty = np.flatnonzero(indices.sizes == 0)
@@ -88,7 +105,9 @@ class Population:
                 f"{_name(partition)} must give every client a sample; {len(empty)} of {num_clients} have none, the first is "
                 f"client {empty[0]}. Lower the number of clients; empty clients are allowed where partition.min_size is 0"
             )
-        return cls(dataset, indices, holdout, seed, partition=partition)
+        if trusted:
+            indices = CSR(rest[indices.flat], indices.offsets)
+        return cls(dataset, indices, holdout, seed, partition=partition, trusted=own)
 
     def __len__(self) -> int:
         """N, how many clients there are, empty ones included."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -17,20 +17,22 @@ from torch import Tensor
 
 from fedagg import rng
 from fedagg.clients.app import arrays_of
-from fedagg.contracts import Attack
+from fedagg.contracts import Attack, Knowledge
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
 from fedagg.params import Layout, SentState, State, Update
 
 logger = logging.getLogger(__name__)
+KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)  # from least to most
+Defence = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 class Adversary(WorldGrid):
     """Replace the training replies of Byzantine clients by what an attack makes of them.
 
     The strategy behind it is not asked and not changed: it may be any Flower strategy. Byzantine clients train like everybody
-    else (on poisoned data, where the attack is one on data); the attack then sees the updates that its ``knowledge`` grants
-    and decides what they send. All other records of their replies stay as they are. Where an attack is impossible in a round
+    else (on poisoned data, where the attack is one on data); the attack then sees what its ``knowledge`` grants, no more, and
+    decides what they send. All other records of their replies stay as they are. Where an attack is impossible in a round
     (ALIE in a cohort of attackers only, say) the clients send honest updates; ``attack_void`` in the metrics counts it.
 
     Args:
@@ -40,6 +42,12 @@ class Adversary(WorldGrid):
         sampling: "population" corrupts this share of all clients for the whole run, so the number in a cohort varies;
             "cohort" corrupts this share of every cohort, drawn anew each round.
         num_examples: what Byzantine clients claim to have trained on; None leaves the true number.
+        start: the first round of the attack, from 1. In rounds without attack Byzantine clients are honest.
+        stop: its last round; None is the end of the run.
+        every: attack in every so many of these rounds, the first of them included.
+        knowledge: show the attack less than it could use; None shows it what its class declares.
+        defence: maps rows [n, d] and the clients behind them to what the server would make of them, for attacks that know the
+            rule (``Strategy.defend``); None leaves these with what they assume.
         seed: decides who is Byzantine, and the attack's own draws.
     """
 
@@ -51,6 +59,11 @@ class Adversary(WorldGrid):
         *,
         sampling: Literal["population", "cohort"] = "population",
         num_examples: int | None = None,
+        start: int = 1,
+        stop: int | None = None,
+        every: int = 1,
+        knowledge: Knowledge | None = None,
+        defence: Defence | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(grid)
@@ -60,8 +73,16 @@ class Adversary(WorldGrid):
             raise ConfigError(f"attack.sampling must be population or cohort; got {sampling}")
         if num_examples is not None and num_examples < 0:
             raise ConfigError(f"attack.num_examples must be >= 0, or null for the truth; got {num_examples}")
+        if start < 1 or every < 1 or (stop is not None and stop < start):
+            raise ConfigError(
+                f"attack.start and attack.every must be >= 1, attack.stop null or >= start; got {start}, {every}, {stop}"
+            )
+        possible = [attack.knowledge] if attack.knowledge == "own" else KNOWLEDGE[1 : KNOWLEDGE.index(attack.knowledge) + 1]
+        if knowledge is not None and knowledge not in possible:
+            raise ConfigError(f"attack.knowledge must be null or {' or '.join(possible)} for {attack}; got {knowledge}")
         self.attack, self.fraction, self.sampling, self.seed = attack, fraction, sampling, seed
-        self.num_examples = num_examples
+        self.num_examples, self.start, self.stop, self.every = num_examples, start, stop, every
+        self.knowledge, self.defence = knowledge or attack.knowledge, defence
         self._byzantine = self._draw(self.client_ids) if sampling == "population" else frozenset[int]()
         self._present: frozenset[int] = frozenset()
         self._void = False
@@ -79,7 +100,15 @@ class Adversary(WorldGrid):
         self._present, self._void = frozenset(), False
 
     def round_info(self) -> dict[str, float]:
-        return {**super().round_info(), "byzantine": float(len(self._present)), "attack_void": float(self._void)}
+        info = {"byzantine": float(len(self._present)), "attack_void": float(self._void)}
+        scheduled = (self.start, self.stop, self.every) != (1, None, 1)
+        return {**super().round_info(), **info, **({"attacking": float(self.attacking)} if scheduled else {})}
+
+    @property
+    def attacking(self) -> bool:
+        """Whether the schedule lets Byzantine clients attack in the current round."""
+        ended = self.stop is not None and self.round > self.stop
+        return self.round >= self.start and not ended and (self.round - self.start) % self.every == 0
 
     def state_dict(self) -> dict[str, Any]:
         attack = self.attack.state_dict() if hasattr(self.attack, "state_dict") else None
@@ -122,8 +151,15 @@ class Adversary(WorldGrid):
         params = self._layout.read(arrays).params
         self._last_delta = None if self._params is None else params - self._params.to(params.device)
         self._params = params
-        if hasattr(self.attack, "poison"):
-            self.poison({client: _Poison(self.attack, self.seed, self.round, client) for client in sorted(self._present)})
+        if getattr(self.attack, "poison", None) is not None:
+            liars = sorted(self._byzantine) if self.attacking else []
+            self.poison(
+                {
+                    client: _Poison(self.attack, self.seed, self.round, client, number)
+                    for number, client in enumerate(liars)
+                    if client in self._present
+                }
+            )
         return messages
 
     def _corrupt(self, replies: list[Message]) -> list[Message]:
@@ -138,20 +174,25 @@ class Adversary(WorldGrid):
                     states[reply.metadata.src_node_id] = layout.read(arrays_of(reply), params.device)
         bad = [client for client in sorted(states) if client in self._byzantine]
         honest = [client for client in sorted(states) if client not in self._byzantine]
-        if not bad:
+        if not bad or not self.attacking:
             return replies
         own = torch.stack([states[client].update_from(params).row for client in bad])
-        alone = not honest or self.attack.knowledge in ("own", "corrupted")
+        if not honest or self.knowledge == "corrupted":
+            known, seen = bad, own
+        elif self.knowledge == "own":  # how many others there are, and nothing about them
+            known, seen = [], own.new_full((1, 1), math.nan).expand(len(honest), len(params))
+        else:
+            known, seen = honest, torch.stack([states[client].update_from(params).row for client in honest])
         try:
-            with rng.lend_generator(self.attack, rng.generator(self.seed, "attack", self.round)):
+            with self._lent([*known, *bad]):
                 rows = self.attack(
-                    own if alone else torch.stack([states[client].update_from(params).row for client in honest]),
+                    seen,
                     len(bad),
                     own=own,
-                    last_delta=self._last_delta,
+                    last_delta=self._last_delta if self.knowledge == "history" else None,
                     params=params,
                     round=self.round,
-                    client_ids=bad if alone else honest,
+                    client_ids=known or None,
                 )
         except ValueError as error:  # a cohort of chance may hold too many attackers, or too few honest clients, to attack
             logger.warning("round %d: no attack, the Byzantine clients send honest updates: %s", self.round, error)
@@ -162,6 +203,21 @@ class Adversary(WorldGrid):
             self._forge(reply, forged[reply.metadata.src_node_id]) if reply.metadata.src_node_id in forged else reply
             for reply in replies
         ]
+
+    @contextmanager
+    def _lent(self, client_ids: Sequence[int]) -> Iterator[None]:
+        """For one call: the attack draws from the seed tree and, if it knows the rule, tries rows of these clients on it."""
+        defence = self.defence if KNOWLEDGE.index(self.knowledge) >= KNOWLEDGE.index("aggregator") else None
+        lend = defence is not None and getattr(self.attack, "aggregator", defence) is None
+        with rng.lend_generator(self.attack, rng.generator(self.seed, "attack", self.round)):
+            if lend:
+                assert defence is not None
+                object.__setattr__(self.attack, "aggregator", lambda rows: defence(rows, client_ids))
+            try:
+                yield
+            finally:
+                if lend:
+                    object.__setattr__(self.attack, "aggregator", None)
 
     def _forge(self, reply: Message, arrays: ArrayRecord) -> Message:
         """Return a reply like ``reply`` with another model, and with the number of examples the attacker claims."""
@@ -186,10 +242,12 @@ class _Poison:
     seed: int
     round: int
     client: int
+    number: int  # among the Byzantine clients
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        share = {"attacker": self.number} if self.attack.distributed else {}
         with rng.lend_generator(self.attack, rng.generator(self.seed, "poison", self.round, self.client)):
-            poisoned: tuple[Tensor, Tensor] = self.attack.poison(x, y)  # type: ignore[attr-defined]
+            poisoned: tuple[Tensor, Tensor] = self.attack.poison(x, y, **share)  # type: ignore[attr-defined]
         return poisoned
 
 

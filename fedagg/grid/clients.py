@@ -19,6 +19,7 @@ from fedagg.clients import Clients
 from fedagg.clients.app import arrays_of, evaluation_content, server_round, training_contents
 from fedagg.clients.choice import Engine
 from fedagg.clients.clients import Evaluation, Poison, Training
+from fedagg.clients.memory import ClientMemory, Kept
 from fedagg.errors import ClientError, ConfigError, FedaggError
 from fedagg.grid.base import SimulationGrid, ensure_identity
 from fedagg.params import Layout, State
@@ -68,6 +69,7 @@ class ClientGrid(SimulationGrid):
         self.clients, self.on_client_error, self.seed = clients, on_client_error, seed
         self._node_config, self._run_config = node_config, dict(run_config or {})
         self._contexts: dict[int, Context] = {}
+        self._memory = ClientMemory(clients.local.keeps if isinstance(clients, Clients) else ())
         self.poisons: dict[int, Poison] = {}
         self._mailbox: dict[str, Message] = {}
         self._sent = 0
@@ -98,7 +100,7 @@ class ClientGrid(SimulationGrid):
         """Give back what the clients run on."""
 
     @abstractmethod
-    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Training:
+    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Training:
         """Train a cohort; see ``Clients.fit``."""
 
     @abstractmethod
@@ -117,11 +119,13 @@ class ClientGrid(SimulationGrid):
         return {"client_errors": float(len(self._errors))}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"contexts": {client: context.state for client, context in self._contexts.items()}}
+        contexts = {client: context.state for client, context in self._contexts.items()}
+        return {"contexts": contexts, "memory": self._memory.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for client, kept in state["contexts"].items():
             self._context(client).state = kept
+        self._memory.load_state_dict(state["memory"])
 
     def poison(self, attacks: Mapping[int, Poison]) -> None:
         if attacks and not isinstance(self.clients, Clients):
@@ -186,7 +190,9 @@ class ClientGrid(SimulationGrid):
             ids = [message.metadata.dst_node_id for message in group]
             by_id = dict(zip(ids, group, strict=True))
             if stage == "train":
-                done = self.fit(clients, state, ids, round)
+                done = self.fit(clients, state, ids, round, self._memory.take(ids, state.params))
+                if done.kept:
+                    self._memory.put(done.client_ids, done.kept)
                 contents = training_contents(clients.layout, done)
                 answered, errors = done.client_ids, done.errors
             elif stage == "evaluate":

@@ -8,6 +8,7 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedagg.clients import Clients, Evaluation, Training
+from fedagg.clients.memory import Kept
 from fedagg.errors import ClientError
 from fedagg.grid.clients import AppCall, ClientGrid
 from fedagg.params import State
@@ -19,8 +20,8 @@ class LocalGrid(ClientGrid):
     def __str__(self) -> str:
         return "this process"
 
-    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Training:
-        return clients.fit(state, client_ids, round, self.poisons)
+    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Training:
+        return clients.fit(state, client_ids, round, self.poisons, kept)
 
     def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
         return clients.evaluate(state, client_ids, round)

@@ -21,6 +21,7 @@ from torch import Tensor
 from fedagg.clients import Clients, Evaluation, Training
 from fedagg.clients.choice import Engine
 from fedagg.clients.executor import Block
+from fedagg.clients.memory import Kept
 from fedagg.errors import ClientError, ConfigError, FedaggError
 from fedagg.grid.clients import AppCall, ClientGrid, NodeConfig
 from fedagg.grid.workers import Share, Worker, arrays_of, groups, place, resident_bytes, room
@@ -132,12 +133,14 @@ class RayGrid(ClientGrid):
             self.close()
             raise
 
-    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Training:
+    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Training:
         model, poisons = ray.put(arrays_of(state)), self.poisons
         places = {client: row for row, client in enumerate(client_ids)}
 
         def ask(worker: Any, ids: Share) -> Any:
-            return worker.fit.remote(model, ids, round, {client: poisons[client] for client in ids if client in poisons})
+            theirs = {name: rows[[places[client] for client in ids]].cpu().numpy() for name, rows in kept.items()}
+            poison = {client: poisons[client] for client in ids if client in poisons}
+            return worker.fit.remote(model, ids, round, poison, theirs)
 
         base, layout = state.params, clients.layout
         block = Block.over(self._rows.take(len(client_ids), layout.size(), base.dtype, base.device), base, layout)
@@ -147,6 +150,8 @@ class RayGrid(ClientGrid):
         for done in self._shared_out(clients, client_ids, ask):
             for part, rows in zip(parts, done.rows, strict=True):
                 _write(rows, part, [places[client] for client in done.facts])
+            for name, rows in done.kept.items():
+                _write(rows, kept[name], [places[client] for client in done.facts])
             facts |= done.facts
             errors |= done.errors
         result.client_ids, result.errors = sorted(facts), dict(sorted(errors.items()))
@@ -155,9 +160,11 @@ class RayGrid(ClientGrid):
             result.num_examples.append(examples)
             result.metrics.append(metrics)
             result.finite.append(finite)
+        answered = [places[client] for client in result.client_ids]
+        result.kept = {name: rows[answered] for name, rows in kept.items()}
         if errors:  # nothing was written to their rows
             for part in parts:
-                part[: len(facts)] = part[[places[client] for client in result.client_ids]]
+                part[: len(facts)] = part[answered]
         return result
 
     def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Evaluation:

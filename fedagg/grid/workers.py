@@ -84,11 +84,13 @@ class Trained:
     Args:
         rows: what its clients changed, and their buffers, [k, ...] each.
         facts: client id -> examples it trained on, its metrics, whether its row is finite; in the order of the rows.
+        kept: name -> [k, d], what they will remember.
         errors: client id -> what went wrong, for clients that have no row.
     """
 
     rows: Arrays
     facts: dict[int, tuple[int, dict[str, float], bool]]
+    kept: dict[str, Any]
     errors: dict[int, ClientError]
 
 
@@ -115,14 +117,16 @@ class Worker:
         self._clients = source()
         return {key: getattr(self._clients.engine, key) for key in ("name", "why", "device", "batch", "client_bytes")}
 
-    def fit(self, model: Arrays, ids: Share, round: int, poisons: Mapping[int, Poison]) -> Trained:
+    def fit(self, model: Arrays, ids: Share, round: int, poisons: Mapping[int, Poison], kept: Mapping[str, Any]) -> Trained:
         """Train a share of a cohort."""
-        done = self._clients.fit(state_of(model), ids, round, poisons)
+        remembered = {name: torch.from_numpy(np.array(rows)) for name, rows in kept.items()}
+        done = self._clients.fit(state_of(model), ids, round, poisons, remembered)
         k, block = len(done.client_ids), done.block
         facts = zip(done.num_examples, done.metrics, done.finite, strict=True)
         return Trained(
             tuple(part[:k].numpy() for part in (block.updates, block.float_buffers, block.int_buffers)),
             dict(zip(done.client_ids, facts, strict=True)),
+            {name: rows.numpy() for name, rows in done.kept.items()},
             done.errors,
         )
 

@@ -122,9 +122,15 @@ def test_an_attack_sees_what_its_knowledge_grants(clients: Clients, model: nn.Mo
     grid = Adversary(LocalGrid(clients), spy, 1 / 3, seed=0)
     list(grid.send_and_receive(ask([0, 1, 2, 3, 4, 5])))
     seen, bad = spy.seen[0], sorted(grid.byzantine)
-    shown = bad if knowledge in ("own", "corrupted") else [client for client in truth if client not in bad]
-    assert seen["ids"] == shown
-    assert torch.equal(seen["honest"], torch.stack([truth[client] for client in shown]))
+    good = [client for client in truth if client not in bad]
+    if knowledge == "own":
+        assert seen["ids"] is None
+        assert seen["honest"].shape == (len(good), seen["own"].shape[1])
+        assert seen["honest"].isnan().all()
+    else:
+        shown = bad if knowledge == "corrupted" else good
+        assert seen["ids"] == shown
+        assert torch.equal(seen["honest"], torch.stack([truth[client] for client in shown]))
     assert torch.equal(seen["own"], torch.stack([truth[client] for client in bad]))
     assert (seen["f"], seen["round"], seen["last_delta"]) == (2, 1, None)
     assert torch.equal(seen["params"], Layout.of_model(model).gather(model).params)

@@ -28,7 +28,7 @@ from fedagg import (
     run,
 )
 from fedagg.attacks import ALIE, LabelFlip
-from fedagg.clients import client_app
+from fedagg.clients import WorkerMomentum, client_app
 from fedagg.data import Dataset, Dirichlet
 from fedagg.grid import Bernoulli, SimulationGrid
 from fedagg.grid.ray import RayGrid, ray
@@ -79,6 +79,15 @@ def test_the_same_bits_as_in_one_process(workers: int, clients: Clients, net: nn
             result, expected = world(grid, attack, net), world(LocalGrid(clients), attack, net)
             assert result.rows == expected.rows
             assert bytes_of(result) == bytes_of(expected)
+
+
+def test_what_clients_remember_follows_them(uneven: Population, net: nn.Module) -> None:
+    clients = Clients(uneven, net, WorkerMomentum(batch_size=1000), seed=3)
+    with RayGrid(clients, workers=2) as grid:
+        result, expected = (
+            run(world, Strategy(cohort=4, seed=3), net, rounds=4, seed=3) for world in (grid, LocalGrid(clients))
+        )
+    assert bytes_of(result) == bytes_of(expected)
 
 
 def test_clients_that_are_batched_stay_together(uneven: Population, caplog: pytest.LogCaptureFixture) -> None:

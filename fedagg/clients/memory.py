@@ -1,0 +1,56 @@
+"""What clients remember from one round in which they take part to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Kept = dict[str, Tensor]
+"""Name -> [k, d], one row for each of k clients."""
+
+
+class ClientMemory:
+    """Vectors of length d by name, for every client that has taken part; a client that has not remembers zeros.
+
+    Memory is d floats a name and client. It stays where the Grid is, so a client may train anywhere.
+
+    Args:
+        names: what is remembered.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._rows: dict[str, dict[int, Tensor]] = {name: {} for name in names}
+
+    def take(self, clients: Sequence[int], like: Tensor) -> Kept:
+        """Return copies of what these clients remember, in their order; d, dtype and device are those of ``like`` [d]."""
+        zero = torch.zeros_like(like)
+        return {
+            name: torch.stack([rows.get(client, zero) for client in clients]) if len(clients) else like.new_empty(0, len(like))
+            for name, rows in self._rows.items()
+        }
+
+    def put(self, clients: Sequence[int], kept: Kept) -> None:
+        """Remember ``kept``, whose rows belong to these clients, in their order."""
+        for name, rows in self._rows.items():
+            for client, row in zip(clients, kept[name], strict=True):
+                if client in rows:
+                    rows[client].copy_(row)
+                else:
+                    rows[client] = row.clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return name -> the clients that remember something, and their rows."""
+        return {
+            name: {"clients": sorted(rows), "rows": [rows[client] for client in sorted(rows)]}
+            for name, rows in self._rows.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``."""
+        self._rows = {
+            name: {client: row.clone() for client, row in zip(saved["clients"], saved["rows"], strict=True)}
+            for name, saved in state.items()
+        }

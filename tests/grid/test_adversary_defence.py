@@ -1,0 +1,214 @@
+"""Adversary: attackers who know the rule, or less than they could use; attacks that come and go; backdoors."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import pytest
+import torch
+from flwr.app import Message
+from torch import Tensor, nn
+
+from fedagg import Adversary, Attack, Clients, ConfigError, LocalGrid, PreAggregator, Rule, Strategy, run
+from fedagg.attacks import ALIE, LabelFlip, SignFlip
+from fedagg.contracts import Knowledge
+from strategies import Median
+
+Ask = Callable[..., list[Message]]
+EVERYBODY = [0, 1, 2, 3, 4, 5]
+
+
+class Prober(Attack):
+    """Asks the rule, if it was lent one, what it makes of the rows it sees and of zeros; sends zeros."""
+
+    knowledge = "aggregator"
+
+    def __init__(self, knowledge: Knowledge = "aggregator") -> None:
+        self.knowledge = knowledge  # type: ignore[misc]
+        self.aggregator: Callable[[Tensor], Tensor] | None = None
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self, honest: Tensor, f: int, **context: Any) -> Tensor:
+        zeros = torch.zeros(f, honest.shape[1])
+        found = None if self.aggregator is None else self.aggregator(torch.cat([honest, zeros]))
+        self.seen.append({"found": found, "honest": honest.clone(), **context})
+        return zeros
+
+
+class Halve(PreAggregator):
+    def __call__(self, updates: Tensor) -> Tensor:
+        return updates / 2
+
+
+class Counting(Rule):
+    """The mean, plus what it was called before: a rule with state. Remembers the clients it was told of."""
+
+    needs = frozenset({"client_ids"})
+
+    def __init__(self) -> None:
+        self.calls, self.clients = 0, list[Sequence[int]]()
+
+    def __call__(self, updates: Tensor, weights: Tensor | None = None, *, client_ids: Sequence[int] = ()) -> Tensor:
+        self.calls += 1
+        self.clients.append(client_ids)
+        return updates.mean(dim=0) + self.calls
+
+
+def test_the_real_defence_is_lent_with_its_pre_aggregators(clients: Clients, model: nn.Module) -> None:
+    prober, strategy = Prober(), Strategy(Median(), pre_aggregators=[Halve()])
+    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend), strategy, model, rounds=2)
+    for seen in prober.seen:
+        wanted = torch.cat([seen["honest"], torch.zeros(2, seen["honest"].shape[1])]).median(dim=0)
+        half = torch.cat([seen["honest"], torch.zeros(2, seen["honest"].shape[1])]).sort(dim=0).values[2:4].mean(dim=0) / 2
+        torch.testing.assert_close(seen["found"], half, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(seen["found"], wanted.values)
+    assert prober.aggregator is None
+
+
+def test_asking_the_defence_does_not_change_it(clients: Clients, model: nn.Module) -> None:
+    prober, rule = Prober(), Counting()
+    strategy = Strategy(rule)
+    grid = Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend)
+    run(grid, strategy, model, rounds=3)
+    assert rule.calls == 3
+    assert rule.clients == [EVERYBODY] * 3
+    for number, seen in enumerate(prober.seen, start=1):
+        rows = torch.cat([seen["honest"], torch.zeros(2, seen["honest"].shape[1])])
+        torch.testing.assert_close(seen["found"], rows.mean(dim=0) + number)
+
+
+@pytest.mark.parametrize("knowledge", get_args(Knowledge))
+def test_only_those_who_know_the_rule_are_lent_it(clients: Clients, model: nn.Module, knowledge: Knowledge) -> None:
+    prober, strategy = Prober(knowledge), Strategy(Median())
+    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend), strategy, model, rounds=2)
+    knows_rule, knows_history = knowledge in ("aggregator", "history"), knowledge == "history"
+    assert [seen["found"] is not None for seen in prober.seen] == [knows_rule] * 2
+    assert [seen["last_delta"] is not None for seen in prober.seen] == [False, knows_history]
+
+
+def test_an_aggregator_of_the_attackers_own_stays(clients: Clients, model: nn.Module) -> None:
+    prober, strategy = Prober(), Strategy(Median())
+    prober.aggregator = lambda rows: rows[0]
+    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend), strategy, model, rounds=1)
+    assert torch.equal(prober.seen[0]["found"], prober.seen[0]["honest"][0])
+
+
+def test_an_attack_may_be_shown_less_than_it_could_use(clients: Clients, model: nn.Module) -> None:
+    prober, strategy = Prober("history"), Strategy(Median())
+    grid = Adversary(LocalGrid(clients), prober, 1 / 3, knowledge="corrupted", defence=strategy.defend)
+    run(grid, strategy, model, rounds=2)
+    for seen in prober.seen:
+        assert torch.equal(seen["honest"], seen["own"])
+        assert seen["client_ids"] == sorted(grid.byzantine)
+        assert (seen["found"], seen["last_delta"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("attack", "knowledge", "message"),
+    [
+        (ALIE(), "history", "attack.knowledge must be null or corrupted or honest for ALIE; got history"),
+        (ALIE(), "own", "must be null or corrupted or honest for ALIE; got own"),
+        (LabelFlip(), "honest", "must be null or own for LabelFlip; got honest"),
+    ],
+)
+def test_nobody_is_shown_what_they_cannot_use(grid: LocalGrid, attack: Attack, knowledge: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Adversary(grid, attack, 0.5, knowledge=knowledge)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rounds"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6]),
+        ({"start": 4}, [4, 5, 6]),
+        ({"stop": 2}, [1, 2]),
+        ({"start": 2, "stop": 5, "every": 2}, [2, 4]),
+        ({"every": 4}, [1, 5]),
+        ({"start": 7}, []),
+    ],
+)
+def test_an_attack_comes_and_goes(clients: Clients, model: nn.Module, schedule: dict[str, int], rounds: list[int]) -> None:
+    prober = Prober()
+    result = run(Adversary(LocalGrid(clients), prober, 1 / 3, **schedule), Strategy(), model, rounds=6)  # type: ignore[arg-type]
+    assert [seen["round"] for seen in prober.seen] == rounds
+    attacking = [round for round, value in result.series("attacking", "server") if value]
+    assert attacking == (rounds if schedule else [])
+
+
+def test_between_attacks_data_are_clean(clients: Clients, model: nn.Module, ask: Ask) -> None:
+    grid = Adversary(LocalGrid(clients), LabelFlip(num_classes=10), 1 / 3, start=2, stop=2)
+
+    def losses(round: int) -> list[float]:
+        return [reply.content["metrics"]["loss"] for reply in grid.send_and_receive(ask(EVERYBODY, round=round))]
+
+    def honest(round: int) -> list[float]:
+        return [reply.content["metrics"]["loss"] for reply in LocalGrid(clients).send_and_receive(ask(EVERYBODY, round=round))]
+
+    assert [losses(1), losses(3)] == [honest(1), honest(3)]
+    assert losses(2) != honest(2)
+
+
+@pytest.mark.parametrize("schedule", [{"start": 0}, {"every": 0}, {"start": 5, "stop": 4}])
+def test_impossible_schedules(grid: LocalGrid, schedule: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"attack.start and attack.every must be >= 1, attack.stop null or >= start; got"):
+        Adversary(grid, SignFlip(), 0.5, **schedule)  # type: ignore[arg-type]
+
+
+class Stamp(Attack):
+    """Attackers share a backdoor: the k-th turns pixel (0, k) white and calls the picture a 3."""
+
+    knowledge = "own"
+    distributed = True
+    target = 3
+
+    def poison(self, x: Tensor, y: Tensor, *, attacker: int) -> tuple[Tensor, Tensor]:
+        x = x.clone()
+        x[..., 0, attacker] = 20.0
+        return x, torch.full_like(y, self.target)
+
+    def trigger(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[..., 0, :2] = 20.0
+        return x
+
+    def __call__(self, honest: Tensor, f: int, *, own: Tensor | None = None, **context: Any) -> Tensor:
+        assert own is not None
+        return own
+
+
+def test_attackers_share_a_backdoor_and_its_success_is_measured(clients: Clients, model: nn.Module) -> None:
+    result = run(Adversary(LocalGrid(clients), Stamp(), 1 / 3), Strategy(), model, rounds=8)
+    success = [value for _, value in result.series("attack_success_rate")]
+    assert len(success) == 9
+    assert success[0] < 0.5 < 0.95 < success[-1]
+    assert result.last("accuracy") > 0.7
+    honest = run(LocalGrid(clients), Strategy(), model, rounds=1)
+    assert honest.series("attack_success_rate") == []
+
+
+def test_the_success_of_a_backdoor_is_the_share_of_other_classes_taken_for_its_target(clients: Clients) -> None:
+    state = clients.layout.empty()
+    state.params[-10:] = torch.tensor([0.0, 0, 0, 9, 0, 0, 0, 0, 0, 0])  # the biases of a linear model: all is a 3
+    assert clients.attack_success(state, lambda x: x, 3) == 1.0
+    state.params[-10:] = torch.tensor([9.0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    assert clients.attack_success(state, lambda x: x, 3) == 0.0
+    _, y = clients.population.test()
+    state.params[0:64] = 0.0
+    seen: list[int] = []
+    clients.attack_success(state, lambda x: seen.append(len(x)) or x, 3)  # type: ignore[func-returns-value]
+    assert seen == [int((y != 3).sum())]
+
+
+def test_a_rule_that_follows_clients_refuses_mixtures_of_them(clients: Clients, model: nn.Module) -> None:
+    class Pairs(PreAggregator):
+        def __call__(self, updates: Tensor) -> Tensor:
+            return updates.view(3, 2, -1).mean(dim=1)
+
+    with pytest.raises(ConfigError, match="follows clients, but 6 of them became 3 rows before it saw them"):
+        Strategy(Counting(), pre_aggregators=[Pairs()]).check(6)
+
+
+def test_the_clients_behind_the_rows_are_told(clients: Clients, model: nn.Module) -> None:
+    rule = Counting()
+    run(LocalGrid(clients), Strategy(rule, cohort=3), model, rounds=2)
+    assert all(len(ids) == 3 and set(ids) <= set(EVERYBODY) for ids in rule.clients)
