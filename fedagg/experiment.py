@@ -346,7 +346,7 @@ def _strategy(cfg: DictConfig, trusted: TrustedExamples | None) -> AnyStrategy:
         "seed": cfg.seed,
         "evaluate_every": cfg.evaluation.every if cfg.evaluation.clients else 0,
         "trusted": trusted,
-        "pre_aggregators": [make(cfg, f"pre_aggregators.{name}") for name in cfg.pre_aggregators],
+        "pre_aggregators": [make(cfg, f"pre_aggregators.{name}") for name in cfg.pre_aggregation.split(",") if name],
     }
     if "server_optimizer" not in cfg.strategy:
         engine["server_optimizer"] = make(cfg, "server_optimizer")

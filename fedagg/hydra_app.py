@@ -89,7 +89,8 @@ def _run_job(cfg: DictConfig, arguments: Sequence[str]) -> float | None:
             print(f"complete  {directory}", flush=True)
             return _last_accuracy(found.series("accuracy")[1].tolist())
     changed = " ".join(settings.overrides.task) or "nothing, these are the defaults"
-    title = f"{choices['strategy']} x {choices['attack']}, seed {cfg.seed}"
+    chain = [*filter(None, cfg.pre_aggregation.split(",")), choices["strategy"]]
+    title = f"{' + '.join(chain)} x {choices['attack']}, seed {cfg.seed}"
     with ExitStack() as stack:
         watch = watcher(stack, title, [f"changed   {changed}", f"output    {directory}"])
         try:

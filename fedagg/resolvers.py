@@ -1,4 +1,8 @@
-"""What interpolations in configs may compute: ``${minus:a,b}``, and ``${run_id:}``, the name of a run's directory."""
+"""What interpolations in configs may compute.
+
+``${minus:a,b}``; ``${names_in:${group}}``, the keys of a part in their order, which a hash of settings does not see; and
+``${run_id:}``, the name of a run's directory.
+"""
 
 from __future__ import annotations
 
@@ -20,4 +24,5 @@ def _run_id(*, _root_: DictConfig) -> str:
 def register() -> None:
     """Make them known; may be called again."""
     OmegaConf.register_new_resolver("minus", lambda a, b: a - b, replace=True)
+    OmegaConf.register_new_resolver("names_in", lambda part: ",".join(part), replace=True)
     OmegaConf.register_new_resolver("run_id", _run_id, replace=True)

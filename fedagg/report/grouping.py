@@ -16,7 +16,7 @@ NO_ATTACK = "none"
 UNNAMED = "unnamed"
 
 # Top-level keys that are the axes of a table, follow from others, or cannot change a number in metrics.csv.
-NOT_A_SETTING = {"strategy", "attack", "seed", "task", "engine", "callbacks", "logger", "checkpoint", "resume"}
+NOT_A_SETTING = {"strategy", "pre_aggregators", "pre_aggregation", "trusted", "attack", "seed", "task", "engine", "callbacks", "logger", "checkpoint", "resume"}
 # How many attackers there are is a setting and no part of an attack; in a run without an attack it says little.
 ABOUT_ATTACKERS = ("attack.fraction", "attack.sampling", "f")
 
@@ -232,9 +232,9 @@ def _variants(settings: Sequence[Setting], axis: str, other: str) -> tuple[dict[
 
 
 def _method_facts(run: Run, axis: str) -> dict[str, str]:
-    """The config of a strategy or of an attack, as far as it is no setting."""
-    config = run.config.get(axis)
-    facts = flatten(config) if isinstance(config, Mapping) else {}
+    """The config of a strategy, its pre-aggregators among it, or of an attack, as far as it is no setting."""
+    parts = [run.config.get(axis), run.config.get("pre_aggregators") if axis == "strategy" else None]
+    facts = {key: value for part in parts if isinstance(part, Mapping) for key, value in flatten(part).items()}
     return {key: value for key, value in facts.items() if f"{axis}.{key}" not in ABOUT_ATTACKERS}
 
 
@@ -284,7 +284,9 @@ def _versions(runs: Sequence[Run]) -> tuple[str, ...]:
 
 
 def _label(run: Run, axis: str) -> str:
-    return run.label.get(axis) or (NO_ATTACK if axis == "attack" else UNNAMED)
+    label = run.label.get(axis) or (NO_ATTACK if axis == "attack" else UNNAMED)
+    chain = run.label.get("pre_aggregators", "none") if axis == "strategy" else "none"
+    return label if chain == "none" else " + ".join([*chain.split(","), label])
 
 
 def natural(value: Any) -> tuple[int, float, str]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import fedagg.clients
 from fedagg import Clients, LocalSGD, Population
 from fedagg.attacks import LabelFlip
+from fedagg.clients import WorkerMomentum
 from fedagg.clients.local import LocalTraining
 from fedagg.data import Dataset
 from fedagg.params import Layout
@@ -33,6 +34,7 @@ LOCALS = {
     "momentum": LocalSGD(lr=0.05, momentum=0.7, epochs=2),
     "weight decay": LocalSGD(lr=0.1, weight_decay=0.1),
     "small batches": LocalSGD(lr=0.05, batch_size=10, epochs=2),
+    "worker momentum": WorkerMomentum(lr=0.1, beta=0.5),
     "single examples": LocalSGD(lr=0.01, batch_size=1),
     "all at once": LocalSGD(lr=0.2, batch_size=1000, epochs=3),
 }

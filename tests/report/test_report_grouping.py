@@ -253,3 +253,22 @@ def test_long_notes_are_cut_for_the_terminal():
 
 def test_flatten():
     assert flatten({"a": {"b": [1, 2], "c": {}}, "d": None, "e": "x"}) == {"a.b": "[1, 2]", "a.c": "{}", "d": "null", "e": "x"}
+
+
+def test_a_chain_of_pre_aggregators_is_part_of_a_strategy(tmp_path, make_run):
+    """And how many examples the server kept for one strategy sets no table apart."""
+    chains = {"none": {}, "nnm": {"nnm": {"f": 2}}, "nnm,arc": {"nnm": {"f": 2}, "arc": {"f": 2}}}
+    for trusted, (chain, parts) in enumerate(chains.items()):
+        config = {"pre_aggregators": parts, "pre_aggregation": chain.replace("none", ""), "trusted": trusted}
+        make_run(tmp_path / chain, "krum", "alie", label={"pre_aggregators": chain}, config=config)
+    (group,), notes = grouped(tmp_path)
+    assert set(cells(group)) == {("krum", "alie"), ("nnm + krum", "alie"), ("nnm + arc + krum", "alie")}
+    assert notes == []
+
+
+def test_one_chain_with_two_settings_is_two_strategies(tmp_path, make_run):
+    for f in (1, 2):
+        config = {"pre_aggregators": {"nnm": {"f": f}}}
+        make_run(tmp_path / str(f), "krum", "alie", label={"pre_aggregators": "nnm"}, config=config)
+    (group,), _ = grouped(tmp_path)
+    assert set(cells(group)) == {("nnm + krum (nnm.f=1)", "alie"), ("nnm + krum (nnm.f=2)", "alie")}

@@ -91,6 +91,7 @@ def gone(pid: int) -> bool:
 def test_stopped_and_killed(begin: Begin, tmp_path: Path, whole: dict[str, bytes]) -> None:
     """Three times; with SIGKILL its workers go because their parent has gone. benchmarks/kill_study.py does it more often."""
     study = load(tmp_path / "mine", **FOUR)
+    stopped = 0
     for done, number, code in [
         (5, signal.SIGKILL, -9),
         (25, signal.SIGTERM, 143),
@@ -105,11 +106,13 @@ def test_stopped_and_killed(begin: Begin, tmp_path: Path, whole: dict[str, bytes
         assert process.returncode == code, err
         wait_for(lambda workers=workers: all(map(gone, workers)), seconds=10)  # type: ignore[misc]
         wait_for(lambda: not states(study)["running"], seconds=10)  # a process has gone a moment before its locks have
-        assert 0 < states(study)["stopped"] <= 2
+        assert states(study)["stopped"] <= 2
+        stopped += states(study)["stopped"]
         assert set(states(study)) <= {"running", "stopped", "waiting", "completed"}
         if code > 0:
             assert "stopping after these rounds; once more to stop at once\n" in out
             assert err == f"stopped; go on with: fedagg study {study.folder}\n"
+    assert stopped > 0  # not every time between two runs
     assert run_study(study, quiet=True).exit_code == 0
     assert ends(study) == whole
 

@@ -231,7 +231,7 @@ def test_a_missing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
         (["+logger.mine._target_=json.Nope"], "logger.mine._target_=json.Nope cannot be imported"),
         (["logger=wandb", "logger.wandb.mode=onlin"], r"must be one of offline, online; got onlin \(did you mean online\?\)"),
         (["logger=wand"], "logger has no choice wand .did you mean wandb"),
-        (["logger=[wandb,mlflw]"], "Could not load 'logger/mlflw'"),
+        (["logger=[wandb,mlflw]"], r"logger has no choice mlflw \(did you mean mlflow\?\)"),
     ],
 )
 def test_what_cannot_be(tmp_path: Path, overrides: list[str], message: str) -> None:
