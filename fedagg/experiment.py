@@ -35,6 +35,7 @@ from fedagg.loop import Callback, Result, Round, run
 from fedagg.models import build as build_model
 from fedagg.provenance import describe_machine, parameters_hash, save_model
 from fedagg.results import RunDirectory, check_same, differences, read_run
+from fedagg.settings import check_numbers, implied_f, trusted_examples
 from fedagg.signals import Interrupted, StopOnSignal
 from fedagg.strategy import AnyStrategy, Strategy
 from fedagg.trackers.tracking import Tracking
@@ -128,15 +129,15 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
         ConfigError: naming the key, what was found and what is possible.
         DatasetUnavailable: naming the command that brings the data.
     """
-    _check_numbers(cfg)
+    check_numbers(cfg)
     OmegaConf.set_struct(cfg, True)
     if cfg.f is None:
-        cfg.f = _implied_f(cfg)
+        cfg.f = implied_f(cfg)
     torch.set_num_threads(cfg.engine.threads)
     dataset: Dataset = make(cfg, "data")
     cfg.task.input_shape, cfg.task.num_classes = list(dataset.input_shape), dataset.num_classes
     holdout = cfg.evaluation.holdout if cfg.evaluation.clients else 0.0
-    cfg.trusted = _trusted(cfg)
+    cfg.trusted = trusted_examples(cfg)
     split = {"seed": cfg.seed, "holdout": holdout, "trusted": cfg.trusted}
     population = Population.split(dataset, make(cfg, "partition"), cfg.population, **split)
     model: nn.Module = build_model(lambda: make(cfg, "model"), seed=cfg.seed)
@@ -318,24 +319,15 @@ def _name_some(clients: list[int]) -> str:
     return f"clients {', '.join(map(str, clients))}" if len(clients) <= 20 else f"{len(clients):,} clients"
 
 
-def _trusted(cfg: DictConfig) -> int:
-    """Return how many examples the server keeps for itself: as many as asked for, else 100 where the rule needs some."""
-    if cfg.trusted is not None:
-        return int(cfg.trusted)
-    rule = OmegaConf.select(cfg, "strategy.rule._target_")
-    needs: frozenset[str] = frozenset() if rule is None else getattr(class_of(rule, "strategy.rule"), "needs", frozenset())
-    return 100 if needs & {"root_update", "loss"} else 0
-
-
 def _strategy(cfg: DictConfig, trusted: TrustedExamples | None) -> AnyStrategy:
     """Build the strategy. Ours get cohort, seed and server optimizer from the config; others are made as their YAML says."""
     target = cfg.strategy.get("_target_")
     cls = class_of(target, "strategy")
+    default = cfg.server_optimizer.get("_target_") == "fedagg.server_optimizers.Step" and cfg.server_optimizer.lr == 1
     if not (inspect.isclass(cls) and issubclass(cls, Strategy)):
         strategy: AnyStrategy = make(cfg, "strategy")
         if cfg.evaluation.clients and getattr(strategy, "fraction_evaluate", 1.0) == 0.0:
             raise ConfigError(f"evaluation.clients=true, but {target} asks no client; set strategy.fraction_evaluate=1")
-        default = cfg.server_optimizer.get("_target_") == "fedagg.server_optimizers.Step" and cfg.server_optimizer.lr == 1
         if not default:
             raise ConfigError(f"server_optimizer has no effect on {target}, which moves the model itself; leave it out")
         if cfg.pre_aggregators:
@@ -350,13 +342,15 @@ def _strategy(cfg: DictConfig, trusted: TrustedExamples | None) -> AnyStrategy:
     }
     if "server_optimizer" not in cfg.strategy:
         engine["server_optimizer"] = make(cfg, "server_optimizer")
+    elif not default:
+        raise ConfigError("server_optimizer has no effect on a strategy that brings its own; change strategy.server_optimizer")
     ours: Strategy = make(cfg, "strategy", **{key: value for key, value in engine.items() if key not in cfg.strategy})
     return ours
 
 
 def _try_attack(adversary: Adversary, cfg: DictConfig) -> None:
     """Make the attack once on random rows, so that an impossible setting is found before any training."""
-    f = _implied_f(cfg)
+    f = implied_f(cfg)
     rows = torch.randn(cfg.cohort, 8, generator=torch.Generator().manual_seed(0))
     try:
         if 0 < f < cfg.cohort:
@@ -364,36 +358,3 @@ def _try_attack(adversary: Adversary, cfg: DictConfig) -> None:
             trial(rows[f:], f, own=rows[:f], last_delta=rows[0], params=rows[0], round=1, client_ids=range(f, cfg.cohort))
     except ValueError as error:
         raise ConfigError(f"attack.method: {error}. Lower attack.fraction or raise cohort") from error
-
-
-def _implied_f(cfg: DictConfig) -> int:
-    if cfg.attack.method is None:
-        return 0
-    return math.ceil(float(cfg.attack.fraction) * int(cfg.cohort) - 1e-9)  # 0.07 * 100 is a little more than 7
-
-
-def _check_numbers(cfg: DictConfig) -> None:
-    """Check the plain settings before anything is read or built."""
-
-    def require(key: str, possible: bool, what: str) -> None:
-        if not possible:
-            raise ConfigError(f"{key} must be {what}; got {OmegaConf.select(cfg, key)}")
-
-    workers = ["engine.workers"] if "workers" in cfg.engine else []
-    for key in ("population", "cohort", "rounds", "engine.threads", *workers, "evaluation.every"):
-        value = OmegaConf.select(cfg, key)
-        require(key, isinstance(value, int) and not isinstance(value, bool) and value >= 1, "an integer >= 1")
-    if cfg.cohort > cfg.population:
-        raise ConfigError(
-            f"cohort must be at most the population; got cohort={cfg.cohort}, population={cfg.population}. "
-            "Lower cohort or raise population"
-        )
-    require("seed", isinstance(cfg.seed, int) and not isinstance(cfg.seed, bool) and cfg.seed >= 0, "an integer >= 0")
-    require("f", cfg.f is None or (isinstance(cfg.f, int) and cfg.f >= 0), "an integer >= 0, or null")
-    trusted = cfg.trusted
-    require("trusted", trusted is None or (isinstance(trusted, int) and trusted >= 0), "an integer >= 0, or null")
-    require("attack.fraction", isinstance(cfg.attack.fraction, int | float) and 0 <= cfg.attack.fraction <= 1, "in [0, 1]")
-    require("sanitize", cfg.sanitize is None or isinstance(cfg.sanitize, bool), "true, false or null")
-    require("on_client_error", cfg.on_client_error in ("raise", "drop"), "raise or drop")
-    holdout = cfg.evaluation.holdout
-    require("evaluation.holdout", isinstance(holdout, int | float) and 0 < holdout < 1, "between 0 and 1")

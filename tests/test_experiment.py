@@ -15,11 +15,12 @@ from torch import nn
 
 import fedagg
 from fedagg import Adversary, Availability, Callback, ConfigError, Strategy
-from fedagg.experiment import _implied_f, build
+from fedagg.experiment import build
 from fedagg.hydra_app import compose
 from fedagg.loop import Round
 from fedagg.models import build as build_model
 from fedagg.results import read_run
+from fedagg.settings import implied_f
 from tests.running import SMALL, run_into
 
 
@@ -64,7 +65,7 @@ def test_implied_f_is_never_off_by_a_rounding_error() -> None:
     for percent in range(101):
         for cohort in range(1, 31):
             cfg = OmegaConf.create({"attack": {"method": {}, "fraction": percent / 100}, "cohort": cohort})
-            assert _implied_f(cfg) == math.ceil(Fraction(percent, 100) * cohort), (percent, cohort)
+            assert implied_f(cfg) == math.ceil(Fraction(percent, 100) * cohort), (percent, cohort)
 
 
 def test_f_reaches_the_rule() -> None:
@@ -189,6 +190,7 @@ def test_the_model_starts_from_the_seed_alone() -> None:
         (["population=20", "cohort=6", "strategy=krum", "f=2"], "got n=6, f=2"),
         (["strategy=flwr_fedavg", "server_optimizer=adam"], "server_optimizer has no effect on .*FedAvg"),
         (["strategy=flwr_fedavg", "server_optimizer.lr=0.5"], "server_optimizer has no effect on .*FedAvg"),
+        (["strategy=sign_majority", "server_optimizer=adam"], "on a strategy that brings its own; change strategy.server_opt"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(overrides: list[str], message: str, tmp_path: Path) -> None:

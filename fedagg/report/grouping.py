@@ -16,7 +16,8 @@ NO_ATTACK = "none"
 UNNAMED = "unnamed"
 
 # Top-level keys that are the axes of a table, follow from others, or cannot change a number in metrics.csv.
-NOT_A_SETTING = {"strategy", "pre_aggregators", "pre_aggregation", "trusted", "attack", "seed", "task", "engine", "callbacks", "logger", "checkpoint", "resume"}
+METHOD = {"strategy", "pre_aggregators", "pre_aggregation", "trusted", "attack"}  # trusted is what the strategy asks for
+NOT_A_SETTING = METHOD | {"seed", "task", "engine", "callbacks", "logger", "checkpoint", "resume"}
 # How many attackers there are is a setting and no part of an attack; in a run without an attack it says little.
 ABOUT_ATTACKERS = ("attack.fraction", "attack.sampling", "f")
 
