@@ -24,6 +24,7 @@ from torch import nn
 from fedagg.checkpoint import Checkpoints
 from fedagg.clients import Clients, TrustedExamples
 from fedagg.clients.choice import Engine
+from fedagg.contracts import Attack
 from fedagg.data import Dataset, Population
 from fedagg.disk import Lock
 from fedagg.errors import ConfigError, FedaggError
@@ -160,7 +161,7 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
         defence = strategy.defend if isinstance(strategy, Strategy) else None
         method = make(cfg, "attack.method")
         grid = make(cfg, "attack", grid=grid, attack=method, defence=defence, seed=cfg.seed, drop=("method",))
-        _try_attack(grid, cfg)
+        _try_attack(grid.attack, cfg, dataset)
     if cfg.faults._target_ is not None:  # around the adversary: attackers collude before they send, and lose replies as well
         grid = make(cfg, "faults", grid=grid, seed=cfg.seed)
     if cfg.sanitize is None:
@@ -348,13 +349,18 @@ def _strategy(cfg: DictConfig, trusted: TrustedExamples | None) -> AnyStrategy:
     return ours
 
 
-def _try_attack(adversary: Adversary, cfg: DictConfig) -> None:
-    """Make the attack once on random rows, so that an impossible setting is found before any training."""
-    f = implied_f(cfg)
+def _try_attack(attack: Attack, cfg: DictConfig, dataset: Dataset) -> None:
+    """Make the attack once on random rows and a few examples, so that an impossible setting is found before any training."""
+    f, trial = implied_f(cfg), copy.deepcopy(attack)
     rows = torch.randn(cfg.cohort, 8, generator=torch.Generator().manual_seed(0))
     try:
         if 0 < f < cfg.cohort:
-            trial = copy.deepcopy(adversary.attack)
             trial(rows[f:], f, own=rows[:f], last_delta=rows[0], params=rows[0], round=1, client_ids=range(f, cfg.cohort))
     except ValueError as error:
         raise ConfigError(f"attack.method: {error}. Lower attack.fraction or raise cohort") from error
+    if getattr(trial, "poison", None) is not None:
+        x, y = dataset.features(dataset.x_train[:4]), torch.tensor(dataset.y_train[:4])
+        try:
+            trial.poison(x, y, **({"attacker": 0} if trial.distributed else {}))  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise ConfigError(f"attack.method: {error}") from error

@@ -127,9 +127,9 @@ def two_rounds(*overrides: str) -> tuple[Experiment, Result, torch.Tensor]:
 @pytest.mark.parametrize("strategy", ["fedavg", "trimmed_mean"])
 @pytest.mark.parametrize("attack", [name for name in names_in("attack") if name != "none"])
 def test_every_attack_runs_and_has_an_effect(attack: str, strategy: str) -> None:
-    """Two rounds, four clients, one of them Byzantine: the model stays finite and is not the one without the attack."""
-    overrides = ["population=4", f"strategy={strategy}", "f=1"]
-    experiment, result, attacked = two_rounds(*overrides, f"attack={attack}", "attack.fraction=0.25")
+    """Two rounds, five clients, one of them Byzantine: the model stays finite and is not the one without the attack."""
+    overrides = ["population=5", f"strategy={strategy}", "f=1"]
+    experiment, result, attacked = two_rounds(*overrides, f"attack={attack}", "attack.fraction=0.2")
     assert isinstance(experiment.grid, Adversary)
     assert result.series("byzantine", "server") == [(1, 1.0), (2, 1.0)]
     assert torch.isfinite(attacked).all()

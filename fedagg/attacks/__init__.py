@@ -12,6 +12,14 @@ ones and d parameters. Updates are deltas, so the honest direction is their mean
     tensor([[-0.6500, -0.6500],
             [-0.6500, -0.6500]])
 
+========================================  ==========================================================
+from statistics of honest updates         ALIE, IPM, MinMax, MinSum, SignFlip, FangTrimmedMean, Mimic
+from the rule as well                     FangKrum, OptimalALIE, OptimalIPM
+from earlier rounds                       FreeRider, Neurotoxin, ROP
+from the client's own update, or nothing  GaussianNoise, ModelReplacement, NaNAttack
+on the data, before the client trains     Backdoor, DBA, LabelFlip
+========================================  ==========================================================
+
 ``knowledge`` says how much of the round an attack sees, and belongs beside every number it produces:
 
     >>> ALIE().knowledge, SignFlip(of="own").knowledge
@@ -28,10 +36,43 @@ Attacks neither modify what they see nor touch a global random generator.
 """
 
 from fedagg.attacks.alie import ALIE
+from fedagg.attacks.backdoor import Backdoor
+from fedagg.attacks.dba import DBA
+from fedagg.attacks.fang_krum import FangKrum
+from fedagg.attacks.fang_trimmed_mean import FangTrimmedMean
+from fedagg.attacks.free_rider import FreeRider
 from fedagg.attacks.gaussian_noise import GaussianNoise
 from fedagg.attacks.ipm import IPM
 from fedagg.attacks.label_flip import LabelFlip
+from fedagg.attacks.mimic import Mimic
+from fedagg.attacks.min_max import MinMax
+from fedagg.attacks.min_sum import MinSum
+from fedagg.attacks.model_replacement import ModelReplacement
 from fedagg.attacks.nan_attack import NaNAttack
+from fedagg.attacks.neurotoxin import Neurotoxin
+from fedagg.attacks.optimal_alie import OptimalALIE
+from fedagg.attacks.optimal_ipm import OptimalIPM
+from fedagg.attacks.rop import ROP
 from fedagg.attacks.sign_flip import SignFlip
 
-__all__ = ["ALIE", "IPM", "GaussianNoise", "LabelFlip", "NaNAttack", "SignFlip"]
+__all__ = [
+    "ALIE",
+    "DBA",
+    "IPM",
+    "ROP",
+    "Backdoor",
+    "FangKrum",
+    "FangTrimmedMean",
+    "FreeRider",
+    "GaussianNoise",
+    "LabelFlip",
+    "Mimic",
+    "MinMax",
+    "MinSum",
+    "ModelReplacement",
+    "NaNAttack",
+    "Neurotoxin",
+    "OptimalALIE",
+    "OptimalIPM",
+    "SignFlip",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,31 @@ def mean_and_std(honest: Tensor, ddof: int) -> tuple[Tensor, Tensor]:
         mean[block] = rows.mean(dim=0)
         std[block] = ((rows - mean[block]).square().sum(dim=0) / (h - ddof)).sqrt()
     return mean, std
+
+
+def around(honest: Tensor, center: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how long the rows are, seen from ``center``, and how far they go along ``direction``, in float64.
+
+    Args:
+        honest: [h, d].
+        center: [d], subtracted from every row.
+        direction: [d], of any length.
+
+    Returns:
+        ``||x_i - center||^2`` and ``<x_i - center, direction>``, both [h].
+    """
+    squares, products = torch.zeros(2, len(honest), dtype=torch.float64, device=honest.device)
+    for start in range(0, honest.shape[1], COLUMNS):
+        block = slice(start, start + COLUMNS)
+        rows = honest[:, block].double() - center[block]
+        squares += rows.square().sum(dim=1)
+        products += rows @ direction[block]
+    return squares, products
+
+
+def whole_share(share: float, of: int) -> int:
+    """Return ``floor(share * of)``; a product that misses an integer by rounding only (0.29 * 100) is that integer."""
+    return math.floor(share * of + 1e-9)
 
 
 def same_rows(row: Tensor, f: int, like: Tensor) -> Tensor:

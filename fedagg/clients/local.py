@@ -159,15 +159,15 @@ class WorkerMomentum(LocalSGD):
 
     With g what local SGD changed in this round and m what the client sent the last time (zero before its first),
 
-        m <- beta * m + g                   form="sum"
-        m <- beta * m + (1 - beta) * g      form="average"
+        m <- beta * m + g                   form="heavy_ball"
+        m <- beta * m + (1 - beta) * g      form="ema"
 
     is remembered and sent; the server needs no momentum then. With ``steps=1`` and the plain mean this is distributed SGD with
-    heavy-ball momentum. "sum" makes updates up to 1 / (1 - beta) times as long: lower ``lr`` accordingly, or a clipping radius
-    that is fixed means something else.
+    heavy-ball momentum. Its updates are up to 1 / (1 - beta) times as long: lower ``lr`` accordingly, and mind that a fixed
+    clipping radius means something else.
 
-    Source: Karimireddy, He, Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021; "average" is the form
-    of the byzfl library.
+    Source: Karimireddy, He, Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021; "ema" is the form of
+    the byzfl library.
 
     Args:
         epochs: see ``LocalSGD``.
@@ -177,21 +177,21 @@ class WorkerMomentum(LocalSGD):
         weight_decay: see ``LocalSGD``.
         steps: see ``LocalSGD``.
         beta: how much of the past stays, in [0, 1).
-        form: "sum" or "average".
+        form: "heavy_ball" or "ema".
     """
 
     keeps: ClassVar[tuple[str, ...]] = ("momentum",)
 
     beta: float = 0.9
-    form: Literal["sum", "average"] = "sum"
+    form: Literal["heavy_ball", "ema"] = "heavy_ball"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.beta, int | float) or not 0 <= self.beta < 1:
             raise ConfigError(f"local.beta must lie in [0, 1); got {self.beta}")
-        if self.form not in ("sum", "average"):
-            raise ConfigError(f"local.form must be sum or average; got {self.form}")
+        if self.form not in ("heavy_ball", "ema"):
+            raise ConfigError(f"local.form must be heavy_ball or ema; got {self.form}")
 
     def send(self, rows: Tensor, kept: Mapping[str, Tensor]) -> None:
-        rows.mul_(1.0 if self.form == "sum" else 1 - self.beta).add_(kept["momentum"], alpha=self.beta)
+        rows.mul_(1.0 if self.form == "heavy_ball" else 1 - self.beta).add_(kept["momentum"], alpha=self.beta)
         kept["momentum"].copy_(rows)

@@ -1,6 +1,7 @@
 """What every attack promises, whatever it does."""
 
 import copy
+import inspect
 import random
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,14 +11,44 @@ import pytest
 import torch
 
 from fedagg import attacks
-from fedagg.attacks import ALIE, IPM, GaussianNoise, LabelFlip, NaNAttack, SignFlip
+from fedagg.attacks import (
+    ALIE,
+    DBA,
+    IPM,
+    ROP,
+    Backdoor,
+    FangKrum,
+    FangTrimmedMean,
+    FreeRider,
+    GaussianNoise,
+    LabelFlip,
+    Mimic,
+    MinMax,
+    MinSum,
+    ModelReplacement,
+    NaNAttack,
+    Neurotoxin,
+    OptimalALIE,
+    OptimalIPM,
+    SignFlip,
+)
 
-NEEDS_OWN = [SignFlip(of="own"), GaussianNoise(std=0.5, add=True), LabelFlip(num_classes=3)]
-ATTACKS = [
+from .inputs import normal
+
+NEEDS_OWN = [
+    SignFlip(of="own"),
+    GaussianNoise(std=0.5, add=True),
+    LabelFlip(num_classes=3),
+    Backdoor(),
+    DBA(gamma=3.0),
+    ModelReplacement(),
+    ModelReplacement(gamma=2.0, backdoor=Backdoor(target=1)),
+    Neurotoxin(),
+    Neurotoxin(ratio=0.3, backdoor=DBA()),
+]
+EQUAL_ROWS = [
     SignFlip(),
     SignFlip(scale=2.5),
-    GaussianNoise(),
-    GaussianNoise(std=0.1, mean=2.0),
     ALIE(),
     ALIE(z=1.5, sign=-1, formula="n", ddof=0),
     IPM(),
@@ -25,15 +56,39 @@ ATTACKS = [
     NaNAttack(),
     NaNAttack(kind="inf"),
     NaNAttack(kind="huge"),
+    MinMax(),
+    MinMax(dev="unit", search="official"),
+    MinSum(),
+    MinSum(dev="sign", bound="min", ddof=0),
+    FangKrum(),
+    OptimalALIE(),
+    OptimalALIE(search="byzfl", sign=-1, ddof=0),
+    OptimalIPM(),
+    OptimalIPM(search="byzfl"),
+    ROP(),
+    ROP(z=1.0, lam=0.5, pi=0.5, angle=180.0),
+    FreeRider(),
+    FreeRider(mode="last"),
+    Mimic(warmup=2),
+]
+ATTACKS = [
+    *EQUAL_ROWS,
+    GaussianNoise(),
+    GaussianNoise(std=0.1, mean=2.0),
+    FangTrimmedMean(),
+    FreeRider(mode="last", std=0.5),
+    Mimic(index=1),
     *NEEDS_OWN,
 ]
-EQUAL_ROWS = [attack for attack in ATTACKS if attack not in NEEDS_OWN and not attack.random]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=str)
 
 
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+@pytest.fixture(autouse=True)
+def nothing_is_remembered():
+    for attack in ATTACKS:
+        if hasattr(attack, "reset"):
+            attack.reset()
 
 
 def everything_known(f, d, dtype=torch.float64, device="cpu"):
@@ -46,7 +101,7 @@ def everything_known(f, d, dtype=torch.float64, device="cpu"):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("f", [0, 1, 3])
 @every_attack
 def test_shape_dtype_and_device(attack, f, dtype, device):
@@ -82,14 +137,16 @@ def test_rows_are_equal_and_apart_in_memory(attack):
 @pytest.mark.parametrize("attack", EQUAL_ROWS, ids=str)
 def test_the_order_of_honest_rows_does_not_matter(attack):
     honest = normal(6, 5)
-    torch.testing.assert_close(attack(honest.flip(0), f=2), attack(honest, f=2), rtol=1e-12, atol=1e-12, equal_nan=True)
+    flipped = copy.deepcopy(attack)(honest.flip(0), f=2)
+    torch.testing.assert_close(flipped, attack(honest, f=2), rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 @every_attack
 def test_the_same_call_gives_the_same_rows(attack):
     honest, context = normal(6, 5), everything_known(2, 5)
+    others = [replace(attack), copy.deepcopy(attack), eval(repr(attack), {**vars(attacks)})]
     first = attack(honest, 2, **context)
-    for other in (attack, replace(attack), copy.deepcopy(attack), eval(repr(attack), {**vars(attacks)})):
+    for other in others if hasattr(attack, "reset") else [attack, *others]:
         torch.testing.assert_close(other(honest, 2, **context), first, rtol=0, atol=0, equal_nan=True)
 
 
@@ -116,17 +173,34 @@ def test_own_has_no_effect_where_it_is_not_needed(attack):
     if attack in NEEDS_OWN:
         assert not torch.equal(attack(honest, 2, own=normal(2, 5, seed=8)), attack(honest, 2, own=normal(2, 5, seed=9)))
     else:
-        with_own, without = attack(honest, 2, own=normal(2, 5)), attack(honest, 2)
+        with_own, without = copy.deepcopy(attack)(honest, 2, own=normal(2, 5)), attack(honest, 2)
         torch.testing.assert_close(with_own, without, rtol=0, atol=0, equal_nan=True)
 
 
 @every_attack
-def test_an_attack_that_knows_only_its_own_looks_at_nothing_else(attack):
-    seen = [attack(honest, 2, own=normal(2, 5, seed=1)) for honest in (normal(6, 5, seed=2), normal(4, 5, seed=3))]
+def test_an_attack_looks_at_what_it_says_and_at_nothing_else(attack):
+    others = 6 if attack == ModelReplacement() else 5  # it knows how many they are
+    contexts = [everything_known(2, 5), everything_known(2, 5)]
+    contexts[1]["params"] = normal(5, seed=7)
+    if attack.knowledge != "history":
+        contexts[1]["last_delta"] = normal(5, seed=8)
+    seen = [
+        copy.deepcopy(attack)(honest, 2, **{**context, "client_ids": range(len(honest))})
+        for honest, context in zip((normal(6, 5, seed=2), normal(others, 5, seed=3)), contexts, strict=True)
+    ]
     if attack.knowledge == "own":
         torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0, equal_nan=True)
-    else:
+    elif attack.knowledge != "history":
         assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("attack", [a for a in ATTACKS if a.knowledge == "history" and a != FreeRider()], ids=str)
+def test_history_matters(attack):
+    context = everything_known(2, 20)
+    first_round = attack(normal(6, 20), 2, **{**context, "last_delta": None})
+    later = [attack(normal(6, 20), 2, **{**context, "last_delta": normal(20, seed=seed)}) for seed in (8, 9)]
+    assert not torch.equal(first_round, later[0])
+    assert not torch.equal(later[0], later[1])
 
 
 @every_attack
@@ -136,14 +210,13 @@ def test_a_misspelt_keyword_is_no_keyword(attack):
 
 
 def test_knowledge():
-    declared = {cls: cls.knowledge for cls in (SignFlip, GaussianNoise, LabelFlip, ALIE, IPM, NaNAttack)}
-    assert declared == {
-        SignFlip: "honest",
-        GaussianNoise: "own",
-        LabelFlip: "own",
-        ALIE: "honest",
-        IPM: "honest",
-        NaNAttack: "own",
+    methods = [getattr(attacks, name) for name in attacks.__all__]
+    sees = {level: {cls for cls in methods if cls.knowledge == level} for level in ("aggregator", "history", "honest", "own")}
+    assert sees == {
+        "aggregator": {FangKrum, OptimalALIE, OptimalIPM},
+        "history": {FreeRider, Neurotoxin, ROP},
+        "honest": {ALIE, IPM, FangTrimmedMean, Mimic, MinMax, MinSum, SignFlip},
+        "own": {DBA, Backdoor, GaussianNoise, LabelFlip, ModelReplacement, NaNAttack},
     }
     assert [a.knowledge for a in (SignFlip(), SignFlip(of="own"), copy.deepcopy(SignFlip(of="own")))] == [
         "honest",
@@ -151,14 +224,35 @@ def test_knowledge():
         "own",
     ]
     assert SignFlip.knowledge == "honest"  # an instance that knows less does not change the class
-    assert [cls.random for cls in (SignFlip, GaussianNoise, LabelFlip, ALIE, IPM, NaNAttack)] == [
-        False,
-        True,
-        False,
-        False,
-        False,
-        False,
-    ]
+    assert {cls for cls in methods if cls.random} == {DBA, Backdoor, FangTrimmedMean, FreeRider, GaussianNoise, Mimic}
+    assert {cls for cls in methods if cls.distributed} == {DBA}
+
+
+def test_every_attack_is_tested_here():
+    assert {type(attack).__name__ for attack in ATTACKS} == set(attacks.__all__)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("MinMax", "dev='std', ddof=1, search='exact'"),
+        ("MinSum", "dev='std', bound='max', ddof=1, search='exact'"),
+        ("Mimic", "index=0, warmup=0"),
+        ("FangTrimmedMean", "b=2.0, generator=None"),
+        ("FangKrum", "min_lambda=1e-05"),
+        ("OptimalALIE", "aggregator=None, search='grid', sign=1, ddof=1"),
+        ("OptimalIPM", "aggregator=None, search='grid'"),
+        ("ROP", "z=None, lam=0.9, pi=1.0, angle=270.0"),
+        ("FreeRider", "mode='zero', std=0.0, generator=None"),
+        ("Backdoor", "target=0, fraction=0.3, size=3, value=1.0, generator=None"),
+        ("ModelReplacement", "gamma=None, backdoor=None"),
+        ("DBA", "target=2, fraction=0.078125, value=1.0, gamma=1.0, generator=None"),
+        ("Neurotoxin", "ratio=0.5, backdoor=None"),
+    ],
+)
+def test_arguments(name, wanted):
+    parameters = inspect.signature(getattr(attacks, name)).parameters.values()
+    assert ", ".join(f"{p.name}={p.default!r}" for p in parameters) == wanted
 
 
 @every_attack
@@ -177,6 +271,8 @@ def test_repr_pastes_back(attack):
         (GaussianNoise(std=2.0, generator=torch.Generator()), "GaussianNoise-std=2.0"),
         (LabelFlip(mapping=(3, 5)), "LabelFlip-mapping=(3, 5)"),
         (NaNAttack(kind="huge"), "NaNAttack-kind=huge"),
+        (OptimalIPM(aggregator=lambda rows: rows[0]), "OptimalIPM"),
+        (Neurotoxin(ratio=0.1, backdoor=Backdoor(target=7)), "Neurotoxin-ratio=0.1-backdoor=Backdoor-target=7"),
     ],
 )
 def test_the_tag_is_short(attack, tag):
@@ -196,8 +292,8 @@ def global_generators_untouched():
 def test_global_generators_untouched(attack):
     with global_generators_untouched():
         attack(normal(6, 5), 2, **everything_known(2, 5))
-        if hasattr(attack, "poison"):
-            attack.poison(torch.zeros(2, 4), torch.tensor([0, 1]))
+        if getattr(attack, "poison", None) is not None:
+            attack.poison(torch.zeros(20, 1, 8, 8), torch.zeros(20, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
@@ -218,6 +314,31 @@ def test_global_generators_untouched(attack):
         (lambda: LabelFlip(num_classes=3, mapping=(0, 3)), "different classes of 0 .. 2; got (0, 3)"),
         (lambda: LabelFlip(mapping=(4, 4)), "got (4, 4)"),
         (lambda: LabelFlip(mapping=(1, 2, 3)), "got (1, 2, 3)"),
+        (lambda: MinMax(dev="mean"), "MinMax needs dev in ['std', 'unit', 'sign']; got 'mean'"),
+        (lambda: MinSum(ddof=-1), "MinSum needs ddof >= 0; got ddof=-1"),
+        (lambda: MinMax(search="grid"), "search in ['exact', 'official']; got 'grid'"),
+        (lambda: MinSum(bound="mean"), "bound in ['max', 'min']; got 'mean'"),
+        (lambda: Mimic(index=-1), "index >= 0 and warmup >= 0; got index=-1, warmup=0"),
+        (lambda: Mimic(warmup=-2), "warmup=-2"),
+        (lambda: FangTrimmedMean(b=0.5), "finite b >= 1; got b=0.5"),
+        (lambda: FangKrum(min_lambda=0.0), "finite min_lambda > 0; got min_lambda=0.0"),
+        (lambda: OptimalALIE(aggregator=3), "OptimalALIE needs an aggregator [n, d] -> [d], or None; got 3"),
+        (lambda: OptimalIPM(search="exact"), "OptimalIPM needs search in ['grid', 'byzfl']; got 'exact'"),
+        (lambda: OptimalALIE(sign=2), "sign 1 or -1; got sign=2"),
+        (lambda: OptimalALIE(ddof=-1), "ddof >= 0; got ddof=-1"),
+        (lambda: ROP(z=float("nan")), "finite z, or None to compute it; got z=nan"),
+        (lambda: ROP(lam=1.5), "lam and pi in [0, 1]; got lam=1.5, pi=1.0"),
+        (lambda: ROP(angle=float("inf")), "finite angle; got angle=inf"),
+        (lambda: FreeRider(mode="lazy"), "mode in ['zero', 'last']; got 'lazy'"),
+        (lambda: FreeRider(std=-0.1), "finite std >= 0; got std=-0.1"),
+        (lambda: Backdoor(fraction=1.1), "Backdoor needs fraction in [0, 1]; got fraction=1.1"),
+        (lambda: Backdoor(size=0), "size >= 1 and a finite value; got size=0, value=1.0"),
+        (lambda: Backdoor(target=-1), "class target >= 0; got target=-1"),
+        (lambda: DBA(fraction=-0.1), "DBA needs fraction in [0, 1]; got fraction=-0.1"),
+        (lambda: DBA(gamma=float("inf")), "finite value and gamma; got value=1.0, gamma=inf"),
+        (lambda: ModelReplacement(gamma=float("nan")), "finite gamma, or None for n/f; got gamma=nan"),
+        (lambda: ModelReplacement(backdoor=IPM()), "a backdoor with poison(x, y), or None; got IPM(epsilon=0.1)"),
+        (lambda: Neurotoxin(ratio=2.0), "ratio in [0, 1]; got ratio=2.0"),
     ],
 )
 def test_impossible_settings(build, message):

@@ -10,24 +10,9 @@ from fedagg.attacks import ALIE, IPM, GaussianNoise, NaNAttack, SignFlip
 from fedagg.attacks._rows import COLUMNS
 
 from . import reference
+from .inputs import X5H, close, honest_rows, matrix
 
-X5H = [[1, 2], [2, 1], [1.5, 1.5], [2, 2]]
 often = settings(max_examples=100, deadline=None, derandomize=True)
-
-
-def matrix(rows):
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-@st.composite
-def honest_rows(draw, least_h=1):
-    h, d = draw(st.integers(least_h, 7)), draw(st.integers(1, 4))
-    values = st.one_of(st.integers(-2, 2).map(float), st.floats(-1e6, 1e6))  # with many equal ones
-    return draw(st.lists(st.lists(values, min_size=d, max_size=d), min_size=h, max_size=h))
-
-
-def close(got, wanted, tolerance=1e-9):
-    torch.testing.assert_close(got, matrix(wanted), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

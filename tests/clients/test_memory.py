@@ -22,7 +22,7 @@ def final(result: Result, model: nn.Module) -> Tensor:
     return Layout.of_model(model).read(result.arrays).params
 
 
-@pytest.mark.parametrize(("form", "share"), [("sum", 1.0), ("average", 0.25)])
+@pytest.mark.parametrize(("form", "share"), [("heavy_ball", 1.0), ("ema", 0.25)])
 def test_what_is_sent_is_the_momentum(population: Population, model: nn.Module, form: str, share: float) -> None:
     """Client 2 takes part in rounds 1 and 3, client 4 in round 1 alone, client 5 in round 3 for the first time."""
     plain = trained(population, model, LocalSGD())
@@ -39,6 +39,17 @@ def test_what_is_sent_is_the_momentum(population: Population, model: nn.Module, 
     third, g3 = sent([2, 5], 3)
     torch.testing.assert_close(third[0], 0.75 * first[0] + share * g3[0])
     torch.testing.assert_close(third[1], share * g3[1])
+
+
+@pytest.mark.parametrize(("form", "wanted"), [("heavy_ball", [1, 0.4, 2.36]), ("ema", [0.1, 0.04, 0.236])])
+def test_momenta_by_hand(form: str, wanted: list[float]) -> None:
+    local, kept = WorkerMomentum(beta=0.9, form=form), {"momentum": torch.zeros(1, 1)}  # type: ignore[arg-type]
+    sent = []
+    for change in (1.0, -0.5, 2.0):
+        row = torch.tensor([[change]])
+        local.send(row, kept)
+        sent.append(row.item())
+    assert sent == pytest.approx(wanted)
 
 
 def test_one_step_a_round_and_the_mean_are_heavy_ball_sgd(population: Population, model: nn.Module) -> None:
@@ -135,7 +146,7 @@ def test_only_so_many_steps(population: Population, model: nn.Module) -> None:
     ("build", "message"),
     [
         (lambda: WorkerMomentum(beta=1.0), r"local.beta must lie in \[0, 1\); got 1.0"),
-        (lambda: WorkerMomentum(form="mean"), "local.form must be sum or average; got mean"),  # type: ignore[arg-type]
+        (lambda: WorkerMomentum(form="mean"), "local.form must be heavy_ball or ema; got mean"),  # type: ignore[arg-type]
         (lambda: LocalSGD(steps=0), "local.steps must be an integer >= 1, or null; got 0"),
         (lambda: LocalSGD(epochs=0), "local.epochs must be an integer >= 1; got 0"),
     ],
