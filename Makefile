@@ -3,10 +3,10 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format peers bench clean
+.PHONY: help setup demo test check format peers bench bench-rules clean
 
 help:  ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(BIN)/fedagg  ## create .venv and install fedagg with the tested versions
 
@@ -42,6 +42,9 @@ peers: .venv-pfl/bin/python  ## make the environment of the peer that cannot sha
 
 bench: setup peers  ## measure against floors and peers, into benchmarks/RESULTS.md (a quarter of an hour on an idle machine)
 	$(BIN)/python -m benchmarks $(TABLES)
+
+bench-rules: setup  ## measure the aggregation rules only, on one thread; other libraries too, where they are installed
+	$(BIN)/python -m benchmarks.rules --threads 1
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf .venv .venv-pfl build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

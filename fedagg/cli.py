@@ -27,13 +27,16 @@ examples:
   fedagg report quickstart                               page, tables and figures from a study or any number of runs
   fedagg partition partition=dirichlet partition.alpha=0.1             who holds what, as a picture
   fedagg list attack                                     the choices of a config group
+  fedagg check my_pkg.MyRule f=2                         does a plug-in of yours keep the contract?
 
 exit codes: 0 done; 1 a run failed; 2 something in the command is wrong; 130, 143 stopped by Ctrl-C, SIGTERM (resume goes on)
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code. Plug-ins in the current folder can be named, as with ``python -m``."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         return _main(argv)
     except BrokenPipeError:  # the reader has seen enough, as in fedagg status NAME | head
@@ -49,7 +52,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return run(arguments[1:])
     parser = _parser()
     parsed, rest = parser.parse_known_args(arguments)
-    if rest and (parsed.verb not in ("partition", "study", "tune") or any(word.startswith("-") for word in rest)):
+    if rest and (parsed.verb not in ("partition", "study", "tune", "check") or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if parsed.verb == "report":
         return _report(parsed)
@@ -63,6 +66,8 @@ def _main(argv: Sequence[str] | None) -> int:
         return _again(parsed)
     if parsed.verb == "list":
         return _list(parsed.group)
+    if parsed.verb == "check":
+        return _check(parsed, rest)
     parser.print_help()
     return 0
 
@@ -116,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("overrides", nargs="*", metavar="engine.key=value", help="repeat it on another engine")
     listing = verbs.add_parser("list", help="list the config groups and their choices")
     listing.add_argument("group", nargs="?", help="only this group")
+    check = verbs.add_parser("check", help="try every promise that a rule, attack, weighting, ... of yours makes")
+    check.add_argument("path", metavar="CLASS", help="as in an import: my_pkg.MyRule")
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="arguments of its constructor; f is 1 if not given")
+    check.add_argument(
+        "--exempt", action="append", default=[], metavar="CHECK=REASON", help="a promise it does not make, and why"
+    )
     return parser
 
 
@@ -209,6 +220,16 @@ def _again(parsed: argparse.Namespace) -> int:
             say_how_to_go_on(parsed.path)
         return int(getattr(stop, "exit_code", 130))
     return 0
+
+
+def _check(parsed: argparse.Namespace, rest: Sequence[str]) -> int:
+    from fedagg.errors import FedaggError
+    from fedagg.testing.command import check
+
+    try:
+        return check(parsed.path, [*parsed.overrides, *rest], parsed.exempt)
+    except FedaggError as error:
+        return complain(error)
 
 
 def _list(group: str | None) -> int:

@@ -27,7 +27,7 @@ class Krum(Rule):
 
     Shapes: updates [n, d] -> delta [d], one of the rows. Weights are the clients' own claims, so they are not used.
     Bound: n >= 2f + 3.
-    Cost: time O(n^2 d), memory the distances [n, n] and one block of columns in float64.
+    Cost: time O(n^2 d), memory the distances [n, n] and one block of columns.
     Ties: of equal scores the lowest row wins, so the order of the rows matters then, and only then.
     Differs from the source: nothing; the two options exist to reproduce other code.
     Diagnostics: ``last_info`` holds ``scores`` [n], ``selected`` [1] and ``client_weights`` [n].

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedagg import Rule
 from fedagg.linalg import weighted_sum
-from strategies.rules._finite import refuse_non_finite
+from strategies.rules._finite import all_finite, refuse_non_finite
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,6 @@ class Mean(Rule):
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the weighted sum [d] of ``updates`` [n, d]."""
         total = weighted_sum(updates, weights)
-        if not total.isfinite().all():
+        if not all_finite(total):
             refuse_non_finite(self, updates)
         return total

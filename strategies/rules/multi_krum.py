@@ -29,7 +29,7 @@ class MultiKrum(Rule):
 
     Shapes: updates [n, d] -> delta [d]. Weights are the clients' own claims, so they are not used: picked rows count alike.
     Bound: n >= 2f + 3 and 1 <= m <= n. With m > n - f no score can keep all f Byzantine rows out.
-    Cost: time O(n^2 d), memory the distances [n, n] and one block of columns in float64.
+    Cost: time O(n^2 d), memory the distances [n, n] and one block of columns.
     Ties: of equal scores the lower row comes first, so the order of the rows matters then, and only then.
     Differs from the source: it leaves m open; None is a choice of ours.
     Diagnostics: ``last_info`` holds ``scores`` [n], ``selected`` [m], best first, and ``client_weights`` [n].

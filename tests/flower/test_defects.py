@@ -183,11 +183,11 @@ def test_flowers_krum_loses_the_distances(close: tuple[np.ndarray, np.ndarray]) 
 
 
 def test_our_krum_keeps_the_distances(close: tuple[np.ndarray, np.ndarray]) -> None:
-    """Updates are rounded to float32, and the distances between them are exact to 10^-9. The first client is the closest to
+    """Updates are rounded to float32, and the distances between them are right to 10^-5. The first client is the closest to
     all others by far: a third of the spread."""
     weights, models = close
     updates = torch.from_numpy(models) - torch.from_numpy(weights)
-    np.testing.assert_allclose(squared_distances(updates).numpy(), distances(updates.numpy()), rtol=1e-9, atol=0)
+    np.testing.assert_allclose(squared_distances(updates).numpy(), distances(updates.numpy()), rtol=1e-5, atol=0)
     result = run(answering(models), Strategy(strategies.Krum(f=1)), arrays_of(weights), rounds=1)  # type: ignore[arg-type]
     np.testing.assert_allclose(result.arrays["theta"].numpy(), models[0], rtol=0, atol=1e-8)
 

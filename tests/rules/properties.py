@@ -103,12 +103,6 @@ def columns_may_be_cut(rule, updates):
         close(torch.cat(parts), rule(updates), 1e-12)
 
 
-def rows_may_be_added_in_parts(rule, updates):
-    weights = torch.linspace(0.1, 1.0, len(updates), dtype=updates.dtype)
-    half = len(updates) // 2
-    close(rule(updates[:half], weights[:half]) + rule(updates[half:], weights[half:]), rule(updates, weights))
-
-
 def non_finite_rows_are_not_used(rule, updates):
     """A rule either refuses such a row, naming it, or does without it."""
     for value in (float("nan"), float("inf"), float("-inf"), 1e200):

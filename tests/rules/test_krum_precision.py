@@ -60,7 +60,8 @@ def test_two_colluders_far_away_and_close_together(dtype):
     updates[6, 0] += 1e6
     rule = Krum(f=2)
     assert int(rule.client_weights(updates).argmax()) == int(direct_scores(updates, 2).argmin()) < 5
-    np.testing.assert_allclose(rule.last_info["scores"].numpy(), direct_scores(updates, 2), rtol=1e-7)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-7  # products are taken in the rows' own precision
+    np.testing.assert_allclose(rule.last_info["scores"].numpy(), direct_scores(updates, 2), rtol=tolerance)
 
 
 def test_colluders_that_send_the_same_row_are_each_others_neighbours():
