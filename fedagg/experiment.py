@@ -158,9 +158,8 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
             grid, make(cfg, "participation"), unreachable="hide" if isinstance(strategy, Strategy) else "silent"
         )
     if cfg.attack.method is not None:
-        defence = strategy.defend if isinstance(strategy, Strategy) else None
         method = make(cfg, "attack.method")
-        grid = make(cfg, "attack", grid=grid, attack=method, defence=defence, seed=cfg.seed, drop=("method",))
+        grid = make(cfg, "attack", grid=grid, attack=method, defence=strategy, seed=cfg.seed, drop=("method",))
         _try_attack(grid.attack, cfg, dataset)
     if cfg.faults._target_ is not None:  # around the adversary: attackers collude before they send, and lose replies as well
         grid = make(cfg, "faults", grid=grid, seed=cfg.seed)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedagg import rng
@@ -20,11 +21,10 @@ from fedagg.clients.app import arrays_of
 from fedagg.contracts import Attack, Knowledge
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
-from fedagg.params import Layout, SentState, State, Update
+from fedagg.params import Layout, ModelState, SentState, State, Update
 
 logger = logging.getLogger(__name__)
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)  # from least to most
-Defence = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 class Adversary(WorldGrid):
@@ -46,8 +46,8 @@ class Adversary(WorldGrid):
         stop: its last round; None is the end of the run.
         every: attack in every so many of these rounds, the first of them included.
         knowledge: show the attack less than it could use; None shows it what its class declares.
-        defence: maps rows [n, d] and the clients behind them to what the server would make of them, for attacks that know the
-            rule (``Strategy.defend``); None leaves these with what they assume.
+        defence: the strategy that is attacked, ours or any of Flower's, for attacks that know it: they may ask what it would
+            make of rows, and ask a copy. None leaves them with what they assume.
         seed: decides who is Byzantine, and the attack's own draws.
     """
 
@@ -63,7 +63,7 @@ class Adversary(WorldGrid):
         stop: int | None = None,
         every: int = 1,
         knowledge: Knowledge | None = None,
-        defence: Defence | None = None,
+        defence: Strategy | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(grid)
@@ -183,8 +183,9 @@ class Adversary(WorldGrid):
             known, seen = [], own.new_full((1, 1), math.nan).expand(len(honest), len(params))
         else:
             known, seen = honest, torch.stack([states[client].update_from(params).row for client in honest])
+        sent = {reply.metadata.src_node_id: reply for reply in replies if reply.has_content()}
         try:
-            with self._lent([*known, *bad]):
+            with self._lent([(sent[client], states[client]) for client in [*known, *bad]] if known else []):
                 rows = self.attack(
                     seen,
                     len(bad),
@@ -205,28 +206,51 @@ class Adversary(WorldGrid):
         ]
 
     @contextmanager
-    def _lent(self, client_ids: Sequence[int]) -> Iterator[None]:
-        """For one call: the attack draws from the seed tree and, if it knows the rule, tries rows of these clients on it."""
-        defence = self.defence if KNOWLEDGE.index(self.knowledge) >= KNOWLEDGE.index("aggregator") else None
-        lend = defence is not None and getattr(self.attack, "aggregator", defence) is None
+    def _lent(self, sent: Sequence[tuple[Message, State]]) -> Iterator[None]:
+        """For one call: the attack draws from the seed tree and, if it knows the rule, may try other rows."""
+        knows = KNOWLEDGE.index(self.knowledge) >= KNOWLEDGE.index("aggregator")
+        lend = knows and self.defence is not None and getattr(self.attack, "aggregator", self) is None
         with rng.lend_generator(self.attack, rng.generator(self.seed, "attack", self.round)):
             if lend:
-                assert defence is not None
-                object.__setattr__(self.attack, "aggregator", lambda rows: defence(rows, client_ids))
+                object.__setattr__(self.attack, "aggregator", self._trial(self.defence, sent))
             try:
                 yield
             finally:
                 if lend:
                     object.__setattr__(self.attack, "aggregator", None)
 
+    def _trial(self, defence: Any, sent: Sequence[tuple[Message, State]]) -> Callable[[Tensor], Tensor]:
+        """Return what maps rows [n, d], in the order of these replies, to what the defence would make of them, [d]."""
+        layout, params = self._layout, self._params
+        assert layout is not None
+        assert params is not None
+        if hasattr(defence, "defend"):  # ours; much quicker than by messages
+            return lambda rows: defence.defend(rows, [reply.metadata.src_node_id for reply, _ in sent])
+
+        def by_messages(rows: Tensor) -> Tensor:
+            replies = []
+            for row, (reply, state) in zip(rows, sent, strict=True):
+                moved = ModelState(params + row.to(params), state.float_buffers, state.int_buffers)
+                replies.append(self._forge(reply, layout.record(moved)))
+            replies.sort(key=lambda reply: reply.metadata.src_node_id)
+            try:
+                with rng.seeded_globals(self.seed, "defence", self.round):
+                    made, _ = copy.deepcopy(defence).aggregate_train(self.round, replies)
+            except Exception as error:
+                raise ValueError(f"{type(defence).__name__} fails on rows it is tried on: {error}") from error
+            return torch.zeros_like(params) if made is None else layout.read(made, params.device).params - params
+
+        return by_messages
+
     def _forge(self, reply: Message, arrays: ArrayRecord) -> Message:
-        """Return a reply like ``reply`` with another model, and with the number of examples the attacker claims."""
+        """Return a reply like ``reply`` with another model and, of a Byzantine client, the number of examples it claims."""
         content = RecordDict()
+        claim = self.num_examples if reply.metadata.src_node_id in self._byzantine else None
         for name, record in reply.content.items():
             if isinstance(record, ArrayRecord):
                 content[name] = arrays
-            elif isinstance(record, MetricRecord) and self.num_examples is not None and "num-examples" in record:
-                content[name] = MetricRecord({**record, "num-examples": self.num_examples})
+            elif isinstance(record, MetricRecord) and claim is not None and "num-examples" in record:
+                content[name] = MetricRecord({**record, "num-examples": claim})
             else:
                 content[name] = record
         forged = copy.copy(reply)

@@ -24,7 +24,7 @@ class StaticClip(PreAggregator):
         c: the greatest norm. It is absolute: set it from the scale of updates, which depends on model and learning rate.
 
     Shapes: updates [n, d] -> [n, d], in the same order.
-    Bound: c > 0.
+    Bound: c > 0 and n >= 1.
     Cost: time O(n d), memory the result [n, d].
     Differs from the source: nothing.
     Diagnostics: ``last_info`` holds ``scores`` [n], the norms, and ``clipped`` [n], which rows were shortened.

@@ -6,10 +6,11 @@ from typing import Any, get_args
 import pytest
 import torch
 from flwr.app import Message
+from flwr.serverapp.strategy import FedAdam, FedMedian
 from torch import Tensor, nn
 
 from fedagg import Adversary, Attack, Clients, ConfigError, LocalGrid, PreAggregator, Rule, Strategy, run
-from fedagg.attacks import ALIE, LabelFlip, SignFlip
+from fedagg.attacks import ALIE, LabelFlip, OptimalALIE, SignFlip
 from fedagg.contracts import Knowledge
 from strategies import Median
 
@@ -55,7 +56,7 @@ class Counting(Rule):
 
 def test_the_real_defence_is_lent_with_its_pre_aggregators(clients: Clients, model: nn.Module) -> None:
     prober, strategy = Prober(), Strategy(Median(), pre_aggregators=[Halve()])
-    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend), strategy, model, rounds=2)
+    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy), strategy, model, rounds=2)
     for seen in prober.seen:
         wanted = torch.cat([seen["honest"], torch.zeros(2, seen["honest"].shape[1])]).median(dim=0)
         half = torch.cat([seen["honest"], torch.zeros(2, seen["honest"].shape[1])]).sort(dim=0).values[2:4].mean(dim=0) / 2
@@ -67,7 +68,7 @@ def test_the_real_defence_is_lent_with_its_pre_aggregators(clients: Clients, mod
 def test_asking_the_defence_does_not_change_it(clients: Clients, model: nn.Module) -> None:
     prober, rule = Prober(), Counting()
     strategy = Strategy(rule)
-    grid = Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend)
+    grid = Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy)
     run(grid, strategy, model, rounds=3)
     assert rule.calls == 3
     assert rule.clients == [EVERYBODY] * 3
@@ -79,22 +80,58 @@ def test_asking_the_defence_does_not_change_it(clients: Clients, model: nn.Modul
 @pytest.mark.parametrize("knowledge", get_args(Knowledge))
 def test_only_those_who_know_the_rule_are_lent_it(clients: Clients, model: nn.Module, knowledge: Knowledge) -> None:
     prober, strategy = Prober(knowledge), Strategy(Median())
-    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend), strategy, model, rounds=2)
+    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy), strategy, model, rounds=2)
     knows_rule, knows_history = knowledge in ("aggregator", "history"), knowledge == "history"
     assert [seen["found"] is not None for seen in prober.seen] == [knows_rule] * 2
     assert [seen["last_delta"] is not None for seen in prober.seen] == [False, knows_history]
 
 
+@pytest.mark.parametrize("build", [lambda: FedMedian(fraction_evaluate=0.0), lambda: FedAdam(fraction_evaluate=0.0)])
+def test_a_strategy_of_flowers_is_tried_on_a_copy(clients: Clients, model: nn.Module, build: Callable[[], Any]) -> None:
+    """What the copy makes of the rows that are then sent is what the strategy makes of them, round by round."""
+    layout, strategy = clients.layout, build()
+    prober = Prober()
+    plain = run(LocalGrid(clients), build(), model, rounds=3, seed=1)
+    result = run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy), strategy, model, rounds=3, seed=1)
+    states = [seen["params"] for seen in prober.seen] + [layout.read(result.arrays).params]
+    for seen, before, after in zip(prober.seen, states, states[1:], strict=False):
+        torch.testing.assert_close(seen["found"], after - before, rtol=1e-4, atol=1e-6)
+    assert prober.aggregator is None
+    assert not torch.equal(layout.read(plain.arrays).params, states[-1])
+
+
+def test_an_attack_on_a_strategy_that_fails_on_trial_is_left_out(clients: Clients, ask: Ask) -> None:
+    class Picky(FedMedian):
+        def aggregate_train(self, server_round: int, replies: Any) -> Any:
+            raise RuntimeError("not you")
+
+    grid = Adversary(LocalGrid(clients), Prober(), 1 / 3, defence=Picky())
+    grid.begin_round(1)
+    list(grid.send_and_receive(ask(EVERYBODY)))
+    assert grid.round_info()["attack_void"] == 1
+
+
+def test_an_optimal_attack_finds_what_hurts_flowers_median_most(clients: Clients, model: nn.Module) -> None:
+    """Beside the same attack that takes the mean for the rule: at least as far from the honest mean, in every round."""
+    moved = []
+    for defence in (FedMedian(fraction_evaluate=0.0), None):
+        attack = OptimalALIE()
+        strategy = FedMedian(fraction_evaluate=0.0)
+        run(Adversary(LocalGrid(clients), attack, 1 / 3, defence=defence), strategy, model, rounds=1, seed=1)
+        moved.append(attack.last_info)
+    assert moved[0]["strength"] != moved[1]["strength"]
+
+
 def test_an_aggregator_of_the_attackers_own_stays(clients: Clients, model: nn.Module) -> None:
     prober, strategy = Prober(), Strategy(Median())
     prober.aggregator = lambda rows: rows[0]
-    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy.defend), strategy, model, rounds=1)
+    run(Adversary(LocalGrid(clients), prober, 1 / 3, defence=strategy), strategy, model, rounds=1)
     assert torch.equal(prober.seen[0]["found"], prober.seen[0]["honest"][0])
 
 
 def test_an_attack_may_be_shown_less_than_it_could_use(clients: Clients, model: nn.Module) -> None:
     prober, strategy = Prober("history"), Strategy(Median())
-    grid = Adversary(LocalGrid(clients), prober, 1 / 3, knowledge="corrupted", defence=strategy.defend)
+    grid = Adversary(LocalGrid(clients), prober, 1 / 3, knowledge="corrupted", defence=strategy)
     run(grid, strategy, model, rounds=2)
     for seen in prober.seen:
         assert torch.equal(seen["honest"], seen["own"])
