@@ -63,6 +63,11 @@ class Experiment:
         return sorted(self.grid.byzantine)
 
     @property
+    def adversary(self) -> Adversary | None:
+        """Who attacks, if anybody does."""
+        return next((layer for layer in layers(self.grid) if isinstance(layer, Adversary)), None)
+
+    @property
     def engine(self) -> Engine:
         """What the clients are trained with, where they are."""
         clients = list(layers(self.grid))[-1]
@@ -88,9 +93,10 @@ class Experiment:
         engine, threads = self.engine, cfg.engine.threads
         at_once = f"{min(engine.batch, cfg.cohort)} clients at once" if engine.name == "batched" else "one client at a time"
         attack = "no attack"
-        adversary = next((layer for layer in layers(self.grid) if isinstance(layer, Adversary)), None)
-        if adversary is not None:
-            attack = f"{adversary.attack} by {adversary.fraction:.0%} of the {adversary.sampling}"
+        if adversary := self.adversary:
+            attack = (
+                f"{adversary.attack} (sees: {adversary.knowledge}) by {adversary.fraction:.0%} of the {adversary.sampling}"
+            )
             attack += f" ({_name_some(self.byzantine)})" if self.byzantine else ""
         faults = next((f"; faults: {layer}" for layer in layers(self.grid) if isinstance(layer, Faults)), "")
         faults += "; replies that do not fit are kept from the strategy" if cfg.sanitize else ""
@@ -251,6 +257,7 @@ def _create(experiment: Experiment, directory: Path, **fields: Any) -> RunDirect
             **population.summary(),
         },
         byzantine=experiment.byzantine,
+        knowledge=adversary.knowledge if (adversary := experiment.adversary) else None,
         **describe_machine(cfg.engine.device),
         **fields,
     )

@@ -33,6 +33,12 @@ def test_the_files_of_a_run(done: tuple[Result, Run]) -> None:
     assert names == {"config.yaml", "run.json", "metrics.csv", "timing.csv", "model.pt"}
 
 
+def test_it_is_on_record_what_attackers_see(done: tuple[Result, Run], tmp_path: Path) -> None:
+    assert done[1].info["knowledge"] == "honest"
+    assert run_into(tmp_path / "a", "attack=alie", "attack.knowledge=corrupted")[1].info["knowledge"] == "corrupted"
+    assert run_into(tmp_path / "b")[1].info["knowledge"] is None
+
+
 def test_the_config_is_kept_as_it_was_resolved(done: tuple[Result, Run]) -> None:
     text = (done[1].path / "config.yaml").read_text()
     assert "${" not in text

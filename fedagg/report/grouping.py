@@ -20,6 +20,13 @@ METHOD = {"strategy", "pre_aggregators", "pre_aggregation", "trusted", "attack"}
 NOT_A_SETTING = METHOD | {"seed", "task", "engine", "callbacks", "logger", "checkpoint", "resume"}
 # How many attackers there are is a setting and no part of an attack; in a run without an attack it says little.
 ABOUT_ATTACKERS = ("attack.fraction", "attack.sampling", "f")
+KNOWLEDGE = {
+    "own": "their own data and updates",
+    "corrupted": "the honest updates of corrupted clients",
+    "honest": "all honest updates",
+    "aggregator": "all honest updates and the rule",
+    "history": "all honest updates, the rule and the last aggregate",
+}
 
 Facts = dict[str, str]
 Setting = tuple[Facts, list[Run], Facts]  # what tells it apart, its runs, and all that is fixed in it
@@ -88,6 +95,9 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[Note]]:
     if replaced:
         replaced = sorted(set(replaced))
         notes.append(Note(f"{_runs(len(replaced))} repeated with the same seed; the latest started is kept", tuple(replaced)))
+    seen = sorted({(columns[run.path], str(run.info["knowledge"])) for run in done if run.info.get("knowledge")})
+    if seen:
+        notes.append(Note("What attackers see", tuple(f"{attack}: {KNOWLEDGE.get(kind, kind)}" for attack, kind in seen)))
     versions = _versions(done)
     if versions:
         notes.append(Note("The runs were made with different versions", versions))

@@ -272,3 +272,11 @@ def test_one_chain_with_two_settings_is_two_strategies(tmp_path, make_run):
         make_run(tmp_path / str(f), "krum", "alie", label={"pre_aggregators": "nnm"}, config=config)
     (group,), _ = grouped(tmp_path)
     assert set(cells(group)) == {("nnm + krum (nnm.f=1)", "alie"), ("nnm + krum (nnm.f=2)", "alie")}
+
+
+def test_what_attackers_see_is_said(tmp_path, make_run):
+    make_run(tmp_path / "0", attack="none", fields={"knowledge": None})
+    make_run(tmp_path / "1", attack="alie", fields={"knowledge": "honest"})
+    make_run(tmp_path / "2", attack="label_flip", fields={"knowledge": "own"})
+    _, notes = grouped(tmp_path)
+    assert notes == ["What attackers see: alie: all honest updates; label_flip: their own data and updates"]
