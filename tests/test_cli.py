@@ -223,7 +223,10 @@ def test_the_first_lines_are_the_plan_and_then_one_line_a_round(command: Command
     assert "1 thread (auto: quicker on a " in lines[3]
     assert lines[4].startswith("memory    about ")
     assert "TrimmedMean(f=1)" in lines[5]
-    assert f"IPM (sees: honest) by 25% of the population (clients {run.info['byzantine'][0]}); the server believes f = 1" in lines[6]
+    assert (
+        f"IPM (sees: honest) by 25% of the population (clients {run.info['byzantine'][0]}); the server believes f = 1"
+        in lines[6]
+    )
     assert lines[7].split()[1:] == words
     assert lines[8].split()[1] == str(tmp_path / "run")
     accuracy = run.series("accuracy")[1]

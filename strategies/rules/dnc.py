@@ -19,6 +19,9 @@ from strategies.rules._fallback import report_fallback
 from strategies.rules._krum_scores import equal_weights
 from strategies.rules._norms import finite_norms
 
+DIGITS = 9  # components of a singular vector are right to about twelve
+TINY = 1e-300  # instead of dividing by the zero that equal rows score
+
 
 @dataclass(frozen=True)
 class DnC(Rule):
@@ -40,7 +43,7 @@ class DnC(Rule):
     Shapes: updates [n, d] -> delta [d]. Weights are the clients' own claims, so they are not used.
     Bound: n >= 2f + 1 and floor(c f) < n.
     Cost: time O(T n^2 min(b, d)), memory b columns and one block of them in float64.
-    Ties: of equal scores the lower row is kept.
+    Ties: of scores that are equal to nine digits of the largest the lower row is kept.
     Differs from the source: where no row was kept every time, which leaves 0/0 there, the n - floor(c f) rows that were left
         out least often are averaged. c f is rounded at the ninth digit first, so that 0.29 * 100 is 29.
     Diagnostics: ``last_info`` holds ``scores`` [n] (mean over the draws), ``rejections`` [n], ``selected`` and
@@ -83,7 +86,8 @@ class DnC(Rule):
                 drawn = torch.randperm(d, generator=source, device=source.device)[: self.b]
                 columns = updates.index_select(1, drawn.to(updates.device))
             outlying = _squared_top_component(columns)
-            rejections[outlying.sort(stable=True).indices[n - dropped :]] += 1
+            ranked = (outlying / outlying.max().clamp(min=TINY)).round(decimals=DIGITS).sort(stable=True).indices
+            rejections[ranked[n - dropped :]] += 1
             scores += outlying / draws
         selected = (rejections == 0).nonzero().flatten()
         report_fallback(self, None if len(selected) else "every row was left out once: those left out least often are kept")
