@@ -43,8 +43,8 @@ peers: .venv-pfl/bin/python  ## make the environment of the peer that cannot sha
 bench: setup peers  ## measure against floors and peers, into benchmarks/RESULTS.md (a quarter of an hour on an idle machine)
 	$(BIN)/python -m benchmarks $(TABLES)
 
-bench-rules: setup  ## measure the aggregation rules only, on one thread; other libraries too, where they are installed
-	$(BIN)/python -m benchmarks.rules --threads 1
+bench-rules: setup  ## measure the aggregation rules only, on one thread and two; other libraries too, where they are installed
+	$(BIN)/python -m benchmarks rules rules_two_threads
 
 clean:  ## remove the environment and the caches; runs stay
 	rm -rf .venv .venv-pfl build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

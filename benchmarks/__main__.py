@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+COMMANDS = {"rules": ["rules", "--threads", "1"], "rules_two_threads": ["rules", "--threads", "2"]}  # others are modules
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TABLES = {
     "steady": "Rounds in steady state",
@@ -18,6 +19,7 @@ TABLES = {
     "population": "A million clients",
     "batched": "Many clients at once",
     "rules": "Rules",
+    "rules_two_threads": "Rules, two threads",
     "memory": "Peak memory",
     "leak": "Memory over 200 rounds",
     "sweep": "A sweep of 60 runs",
@@ -30,7 +32,9 @@ def main(names: list[str]) -> None:
     if unknown:
         sys.exit(f"no table {', '.join(unknown)}; there are {', '.join(TABLES)}")
     for name in names or TABLES:
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], stdout=subprocess.PIPE, text=True, check=True)
+        module, *arguments = COMMANDS.get(name, [name])
+        command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         parts = {**_parts(), name: done.stdout.strip()}
         text = "".join(f"\n## {title}\n\n{parts[key]}\n" for key, title in TABLES.items() if key in parts)
         RESULTS.write_text(f"# Results\n{text}")
