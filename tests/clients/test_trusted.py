@@ -130,11 +130,7 @@ def test_a_rule_without_what_it_needs_says_so_before_any_training() -> None:
 
 @pytest.mark.parametrize(("overrides", "trusted"), [([], 100), (["trusted=20"], 20), (["strategy=median"], 0)])
 def test_the_command_line_keeps_examples_where_the_rule_needs_them(overrides: list[str], trusted: int) -> None:
-    own = (
-        []
-        if overrides == ["strategy=median"]
-        else ["strategy=mean", "strategy.weighting=null", f"strategy.rule._target_={__name__}.Rooted"]
-    )
+    own = [] if overrides == ["strategy=median"] else ["strategy=mean", f"strategy.rule._target_={__name__}.Rooted"]
     experiment = build(compose([*SMALL, *own, *overrides]))
     assert experiment.cfg.trusted == trusted
     assert len(experiment.clients.population.trusted) == trusted
