@@ -95,9 +95,13 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[Note]]:
     if replaced:
         replaced = sorted(set(replaced))
         notes.append(Note(f"{_runs(len(replaced))} repeated with the same seed; the latest started is kept", tuple(replaced)))
-    seen = sorted({(columns[run.path], str(run.info["knowledge"])) for run in done if run.info.get("knowledge")})
+    seen: dict[str, set[str]] = {}
+    for run in done:
+        if kind := run.info.get("knowledge"):
+            seen.setdefault(KNOWLEDGE.get(str(kind), str(kind)), set()).add(columns[run.path])
     if seen:
-        notes.append(Note("What attackers see", tuple(f"{attack}: {KNOWLEDGE.get(kind, kind)}" for attack, kind in seen)))
+        items = tuple(f"{what} ({', '.join(sorted(attacks))})" for what, attacks in sorted(seen.items()))
+        notes.append(Note("What attackers see", items))
     versions = _versions(done)
     if versions:
         notes.append(Note("The runs were made with different versions", versions))

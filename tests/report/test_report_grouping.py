@@ -278,5 +278,6 @@ def test_what_attackers_see_is_said(tmp_path, make_run):
     make_run(tmp_path / "0", attack="none", fields={"knowledge": None})
     make_run(tmp_path / "1", attack="alie", fields={"knowledge": "honest"})
     make_run(tmp_path / "2", attack="label_flip", fields={"knowledge": "own"})
+    make_run(tmp_path / "3", attack="ipm", fields={"knowledge": "honest"})
     _, notes = grouped(tmp_path)
-    assert notes == ["What attackers see: alie: all honest updates; label_flip: their own data and updates"]
+    assert notes == ["What attackers see: all honest updates (alie, ipm); their own data and updates (label_flip)"]
