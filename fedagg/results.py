@@ -13,6 +13,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -252,7 +253,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def find_runs(*paths: str | Path) -> list[Run]:
-    """Every run in or below the paths, each once, sorted by directory.
+    """Every run in or below the paths, each once, sorted by directory; in the store of a study without those superseded.
 
     A run that cannot be read is among them, with an empty table and its ``problem`` in words.
 
@@ -312,6 +313,10 @@ def _run_directories(path: Path) -> Iterator[Path]:
     if path.is_file():
         path = path.parent
     for folder, folders, files in os.walk(path, followlinks=False):
+        if "study.json" in files:
+            with suppress(OSError, ValueError, AttributeError):  # whoever opens the study complains
+                left_out = set(json.loads((Path(folder) / "study.json").read_text(encoding="utf-8")).get("superseded", []))
+                folders[:] = set(folders) - left_out
         folders.sort()
         if "run.json" in files:
             yield Path(folder)

@@ -107,13 +107,22 @@ class Store:
         return [Entry(**job) for job in self.manifest()["jobs"]]
 
     def enter(self, name: str, question: str, report: dict[str, str], entries: Sequence[Entry]) -> None:
-        """Write the jobs into the manifest, behind those of earlier calls that were begun and are not among them."""
+        """Write the jobs into the manifest, behind those of earlier calls that were begun and are not among them.
+
+        Earlier runs of the very same command, which has come to mean another config since (a default has changed), are
+        superseded: they stay on the disk, and tables and reports leave them out.
+        """
         with self._alone():
-            before = self.entries() if self.exists() else []
+            manifest = self.manifest() if self.exists() else {"jobs": []}
+            before = [Entry(**job) for job in manifest["jobs"]]
             new = {entry.place: entry for entry in entries}  # commands may differ, as in how often checkpoints are written
-            kept = [entry for entry in before if entry.place not in new and self.directory(entry.run).exists()]
+            again = {(entry.command, entry.title) for entry in entries}
+            old = [entry for entry in before if entry.place not in new and self.directory(entry.run).exists()]
+            kept = [entry for entry in old if (entry.command, entry.title) not in again]
             jobs = [vars(entry) for entry in [*kept, *new.values()]]
+            superseded = {*manifest.get("superseded", []), *(entry.run for entry in old)} - {job["run"] for job in jobs}
             content = {"format": FORMAT, "name": name, "question": question, "report": report, "jobs": jobs}
+            content["superseded"] = sorted(superseded)
             write_whole(self.folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def state(self, run: str) -> State:

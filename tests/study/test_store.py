@@ -12,6 +12,7 @@ import pytest
 
 from fedagg import ConfigError, FedaggError
 from fedagg.disk import Lock
+from fedagg.results import find_runs
 from fedagg.study.store import Entry, State, Store
 
 HEADER = "round,split,client,metric,value\n"
@@ -28,8 +29,8 @@ def made(folder: Path, name: str = "abc", metrics: str = HEADER + ROWS, **info: 
     return Store(folder)
 
 
-def entry(run: str, place: str = "x", command: str = "fedagg run") -> Entry:
-    return Entry(run, {"axis": place}, 0, 2, command)
+def entry(run: str, place: str = "", command: str = "fedagg run") -> Entry:
+    return Entry(run, {"axis": place or run}, 0, 2, command)
 
 
 @contextmanager
@@ -134,6 +135,19 @@ def test_two_calls(tmp_path: Path) -> None:
     }
 
 
+def test_a_command_that_means_another_config_since(tmp_path: Path) -> None:
+    """A default has changed: the run of old stays on the disk, and no table mixes it with that of now."""
+    store = Store(tmp_path)
+    for run, place in (("a", "x"), ("b", "y"), ("c", "x")):
+        made(tmp_path, run, HEADER)
+        store.enter("mine", "", {}, [entry(run, place)])
+    assert [(each.run, each.axes["axis"]) for each in store.entries()] == [("b", "y"), ("c", "x")]
+    assert [run.path.name for run in find_runs(tmp_path)] == ["b", "c"]
+    assert (tmp_path / "a" / "metrics.csv").exists()
+    store.enter("mine", "", {}, [entry("a", "x")])  # the default is what it was
+    assert [run.path.name for run in find_runs(tmp_path)] == ["a", "b"]
+
+
 def test_one_run_at_two_places(tmp_path: Path) -> None:
     """Two points may come to the same config; how a call would repeat it makes no other job."""
     store = Store(tmp_path)
@@ -185,7 +199,7 @@ def test_eight_processes_enter_at_once(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib\nfrom fedagg.study.store import Entry, Store\nstore = Store(pathlib.Path(sys.argv[1]))\n"
         "for i in range(20):\n run = f'{sys.argv[2]}-{i}'\n (store.folder / run).mkdir()\n"
-        " store.enter('mine', '', {}, [Entry(run, {}, i, 1, '')])"
+        " store.enter('mine', '', {}, [Entry(run, {}, i, 1, run)])"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", script, str(tmp_path), str(n)], stderr=subprocess.PIPE, text=True)
