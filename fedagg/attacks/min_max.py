@@ -6,20 +6,18 @@ NDSS 2021.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fedagg.attacks._rows import around, same_rows
-from fedagg.attacks._shifted_mean import Direction, Search, check_shift, mean_and_direction, official_gamma
-from fedagg.contracts import Attack, check_attack_input
+from fedagg.attacks._rows import around
+from fedagg.attacks._shifted_mean import Direction, Search, ShiftedMean, official_gamma
 from fedagg.linalg import squared_distances
 
 
 @dataclass(frozen=True)
-class MinMax(Attack):
+class MinMax(ShiftedMean):
     """Send f times
 
         c = mu - gamma * dev,    gamma >= 0 the largest with    max_i ||c - x_i|| <= max_ij ||x_i - x_j||,
@@ -44,38 +42,14 @@ class MinMax(Attack):
         tensor([[1., 1.]])
     """
 
-    knowledge = "honest"
-
     dev: Direction = "std"
     ddof: int = 1
     search: Search = "exact"
 
-    def __post_init__(self) -> None:
-        check_shift(self, self.dev, self.ddof, self.search)
-
-    def __call__(
-        self,
-        honest: Tensor,
-        f: int,
-        *,
-        own: Tensor | None = None,
-        last_delta: Tensor | None = None,
-        params: Tensor | None = None,
-        round: int = 0,
-        client_ids: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Return the shifted mean, f times [f, d]."""
-        check_attack_input(honest, f)
-        if f == 0:
-            return honest.new_empty(0, honest.shape[1])
-        mean, dev = mean_and_direction(self, honest, self.dev, self.ddof)
-        squares, products = around(honest, mean, dev)
-        gamma = self._gamma(float(dev.square().sum()), products, squares - squared_distances(honest).max())
-        self.last_info["gamma"] = gamma
-        return same_rows(mean - gamma * dev, f, honest)
-
-    def _gamma(self, a: float, b: Tensor, c: Tensor) -> float:
+    def _gamma(self, honest: Tensor, mean: Tensor, dev: Tensor) -> float:
         """Return the largest gamma with ``a gamma^2 + 2 b_i gamma + c_i <= 0`` for every honest row i, where c_i <= 0."""
+        squares, b = around(honest, mean, dev)
+        a, c = float(dev.square().sum()), squares - squared_distances(honest).max()
         if a == 0:
             return 0.0
         if self.search == "official":

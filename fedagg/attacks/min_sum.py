@@ -7,19 +7,17 @@ NDSS 2021.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from fedagg.attacks._rows import around, same_rows
-from fedagg.attacks._shifted_mean import Direction, Search, check_shift, mean_and_direction, official_gamma
-from fedagg.contracts import Attack, check_attack_input
+from fedagg.attacks._rows import around
+from fedagg.attacks._shifted_mean import Direction, Search, ShiftedMean, official_gamma
 
 
 @dataclass(frozen=True)
-class MinSum(Attack):
+class MinSum(ShiftedMean):
     """Send f times
 
         c = mu - gamma * dev,    gamma >= 0 the largest with    sum_i ||c - x_i||^2 <= max_i sum_j ||x_i - x_j||^2,
@@ -48,41 +46,20 @@ class MinSum(Attack):
         tensor([[1.1096, 1.1096]])
     """
 
-    knowledge = "honest"
-
     dev: Direction = "std"
     bound: Literal["max", "min"] = "max"
     ddof: int = 1
     search: Search = "exact"
 
     def __post_init__(self) -> None:
-        check_shift(self, self.dev, self.ddof, self.search)
+        super().__post_init__()
         if self.bound not in ("max", "min"):
             raise ValueError(f"MinSum needs bound in ['max', 'min']; got {self.bound!r}")
 
-    def __call__(
-        self,
-        honest: Tensor,
-        f: int,
-        *,
-        own: Tensor | None = None,
-        last_delta: Tensor | None = None,
-        params: Tensor | None = None,
-        round: int = 0,
-        client_ids: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Return the shifted mean, f times [f, d]."""
-        check_attack_input(honest, f)
-        if f == 0:
-            return honest.new_empty(0, honest.shape[1])
-        mean, dev = mean_and_direction(self, honest, self.dev, self.ddof)
-        squares, _ = around(honest, mean, dev)
-        gamma = self._gamma(float(dev.square().sum()), float(squares.max() if self.bound == "max" else squares.min()))
-        self.last_info["gamma"] = gamma
-        return same_rows(mean - gamma * dev, f, honest)
-
-    def _gamma(self, a: float, room: float) -> float:
+    def _gamma(self, honest: Tensor, mean: Tensor, dev: Tensor) -> float:
         """Return the largest gamma with ``a gamma^2 <= room``, both sides being shares of one honest row."""
+        squares, _ = around(honest, mean, dev)
+        a, room = float(dev.square().sum()), float(squares.max() if self.bound == "max" else squares.min())
         if a == 0:
             return 0.0
         if self.search == "official":
