@@ -15,6 +15,15 @@ from fedagg.report import canvas, figures
 from fedagg.report import tables as text
 from fedagg.report.captions import heading
 from fedagg.report.costs import costs, costs_csv, costs_sheet
+from fedagg.report.elections import (
+    agreement_csv,
+    agreement_sheet,
+    elections_csv,
+    elections_sheet,
+    find_election,
+    winners_csv,
+    winners_sheet,
+)
 from fedagg.report.exclusion import exclusion_csv, exclusion_sheet, exclusions
 from fedagg.report.grouping import Note, natural
 from fedagg.report.heatmap import colour_scale, draw_heatmap, paint
@@ -27,6 +36,10 @@ from fedagg.report.sweeps import KEYS, Sweep, find_sweeps, sweep_csv, sweep_shee
 SETTING_KEYS = (
     *("model", "partition", "partition.alpha", "population", "cohort", "rounds", "attack.fraction", "f"),
     *("participation", "faults", "local"),
+)
+LEAD = (
+    "The mean is one way to make one ranking of many. Here every task, an attack in a setting, casts a vote. Where the rules"
+    " agree, the winner is no matter of taste."
 )
 
 
@@ -57,6 +70,7 @@ class Writer:
         with canvas.house_style():
             sections = [
                 self.leaderboards(),
+                *self.elections(),
                 self.results(),
                 self.curves(),
                 *self.sweeps(),
@@ -74,6 +88,21 @@ class Writer:
         data = self.data("leaderboard", leaderboard_csv(self.tables))
         sheets = [self.sheet(leaderboard(table, self.name("leaderboard", s)), data) for table, s in self.by_setting]
         return Section("Leaderboard", "", self.parts([sheet] for sheet in sheets))
+
+    def elections(self) -> list[Section]:
+        """The strategies by other rules, over all settings; nothing where there is nothing to choose."""
+        election = find_election(self.tables)
+        if election is None:
+            return []
+        sheets = [
+            self.sheet(make(election, self.name(kind, "")), self.data(kind, lines(election)))
+            for kind, make, lines in (
+                ("elections", elections_sheet, elections_csv),
+                ("elections_winners", winners_sheet, winners_csv),
+                ("elections_agreement", agreement_sheet, agreement_csv),
+            )
+        ]
+        return [Section("By other rules", LEAD, [Part("", sheets)])]
 
     def results(self) -> Section:
         """The heat maps: figures as files, coloured tables on the page."""

@@ -142,6 +142,7 @@ def test_every_section_is_there_in_order(page):
     titles = [
         "What was run",
         "Leaderboard",
+        "By other rules",
         "Strategies under attack",
         "Over rounds",
         "Against the Dirichlet alpha",

@@ -45,6 +45,7 @@ def test_files_lie_in_the_directory_that_was_given(study, done):
     settings = ["partition.alpha-0.1", "partition.alpha-1.0"]
     expected = {"report.html", "table.csv", "table.md", "leaderboard.csv"}
     expected |= {f"against-partition.alpha.{kind}" for kind in ("csv", "tex", "png", "pdf")}
+    expected |= {f"elections{what}.{kind}" for what in ("", "_winners", "_agreement") for kind in ("csv", "tex")}
     for setting in settings:
         expected |= {f"table-{setting}.tex", f"leaderboard-{setting}.tex", f"heatmap-{setting}.png", f"heatmap-{setting}.pdf"}
         expected |= {f"accuracy_over_rounds-{setting}.{kind}" for kind in ("png", "pdf", "csv")}
