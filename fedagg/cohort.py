@@ -37,6 +37,8 @@ class Cohort:
         label_counts: [n, C], examples per class of each client, where the clients tell; else None.
         population: N, how many clients there are in all; None where unknown.
         trusted: what the server's own examples say about this round; None where it has none.
+        extras: name -> [n, d], vectors that the clients sent beside their updates.
+        reachability: [n], the probability with which each client takes part in a round; None but for an oracle.
     """
 
     round: int
@@ -48,6 +50,8 @@ class Cohort:
     label_counts: Tensor | None = None
     population: int | None = None
     trusted: Trusted | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    reachability: Tensor | None = None
 
     def __post_init__(self) -> None:
         n, d = self.updates.shape
@@ -57,6 +61,26 @@ class Cohort:
             raise ValueError(f"params must have shape [d={d}]; got {list(self.params.shape)}")
         if torch.as_tensor(self.num_examples).shape != (n,):
             raise ValueError(f"num_examples must have shape [n={n}]; got {list(torch.as_tensor(self.num_examples).shape)}")
+
+    def reported(self, name: str, who: object) -> Tensor:
+        """Return a metric [n] that every client must have reported.
+
+        Args:
+            name: of the metric.
+            who: needs it, for the message.
+
+        Raises:
+            ValueError: a client has not, or reports no finite number.
+        """
+        values = self.metrics.get(name)
+        missing = range(self.n) if values is None else (~values.isfinite()).nonzero().flatten().tolist()
+        if values is None or len(missing):
+            client = self.client_ids[missing[0]]
+            raise ValueError(
+                f"{who} needs every client to report {name}; client {client} does not. Clients of this project do where the "
+                f"strategy or its weighting says that it needs {name}"
+            )
+        return values
 
     @property
     def n(self) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fedagg.cohort import Cohort
 
+REPORTS = frozenset({"label_counts", "loss_before", "a_norm"})  # what clients say of themselves where a method needs it
 Knowledge = Literal["own", "corrupted", "honest", "aggregator", "history"]
 
 
@@ -103,7 +104,15 @@ class PreAggregator(_Named, ABC):
 
 
 class Weighting(_Named, ABC):
-    """Decide how much each client counts: ``weighting(cohort) -> w [n]``, applied as they are, not renormalised."""
+    """Decide how much each client counts: ``weighting(cohort) -> w [n]``, applied as they are, not renormalised.
+
+    Class attribute:
+        needs: what it uses of a cohort that not every one has, so that the engine sees to it: "label_counts", the metrics
+            "loss_before" (mean loss of the received model on the client's examples) and "a_norm" (how its steps add up
+            gradients), and "reachability", which only an oracle may know.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def __call__(self, cohort: Cohort) -> Tensor:

@@ -6,8 +6,6 @@ into a Grid, wrap the world around it, build the strategy, try it on a cohort of
 
 from __future__ import annotations
 
-import copy
-import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -22,18 +20,19 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fedagg.checkpoint import Checkpoints
-from fedagg.clients import Clients, TrustedExamples
+from fedagg.clients import Clients
 from fedagg.clients.choice import Engine
-from fedagg.contracts import Attack
 from fedagg.data import Dataset, Population
+from fedagg.data.proxy import take_from_test
 from fedagg.disk import Lock
 from fedagg.errors import ConfigError, FedaggError
 from fedagg.grid import Adversary, Availability, Faults, Sanitize, SimulationGrid
 from fedagg.grid.base import layers
 from fedagg.grid.clients import ClientGrid
-from fedagg.instantiate import class_of, make
+from fedagg.instantiate import make
 from fedagg.loop import Callback, Result, Round, run
 from fedagg.models import build as build_model
+from fedagg.parts import inform, make_participation, make_strategy, try_attack
 from fedagg.provenance import describe_machine, parameters_hash, save_model
 from fedagg.results import RunDirectory, check_same, differences, read_run
 from fedagg.settings import check_numbers, implied_f, trusted_examples
@@ -100,6 +99,7 @@ class Experiment:
             attack += f" ({_name_some(self.byzantine)})" if self.byzantine else ""
         faults = next((f"; faults: {layer}" for layer in layers(self.grid) if isinstance(layer, Faults)), "")
         faults += "; replies that do not fit are kept from the strategy" if cfg.sanitize else ""
+        alone = "measured  by the clients alone, each with its own model: there is no test accuracy"
         return [
             f"data      {self.clients.population}",
             f"model     {d:,} parameters",
@@ -109,6 +109,7 @@ class Experiment:
             f"memory    {self._memory()}",
             f"strategy  {self.strategy!r}" if isinstance(self.strategy, Strategy) else f"strategy  {target}",
             f"world     {attack}; the server believes f = {self.f}{faults}",
+            *([] if self.clients.local.server_model else [alone]),
         ]
 
     def _memory(self) -> str:
@@ -144,29 +145,32 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     dataset: Dataset = make(cfg, "data")
     cfg.task.input_shape, cfg.task.num_classes = list(dataset.input_shape), dataset.num_classes
     holdout = cfg.evaluation.holdout if cfg.evaluation.clients else 0.0
-    cfg.trusted = trusted_examples(cfg)
-    split = {"seed": cfg.seed, "holdout": holdout, "trusted": cfg.trusted}
+    cfg.trusted, proxy = trusted_examples(cfg), None
+    if cfg.strategy.get("proxy") == "test":
+        dataset, proxy = take_from_test(dataset, cfg.trusted, cfg.seed)
+    split = {"seed": cfg.seed, "holdout": holdout, "trusted": 0 if proxy else cfg.trusted}
     population = Population.split(dataset, make(cfg, "partition"), cfg.population, **split)
     model: nn.Module = build_model(lambda: make(cfg, "model"), seed=cfg.seed)
     settings = {key: cfg.engine[key] for key in ("device", "executor", "precision", "batch")}
     settings["at_most"] = math.ceil(cfg.cohort / cfg.engine.get("workers", 1))  # batches are not divided among workers
+    settings["measures"] = [name for name in ("worst_class", "objective") if cfg.evaluation[name]]
     clients = Clients(population, model, make(cfg, "local"), seed=cfg.seed, **settings)
     cfg.engine.device = str(clients.device)
     _note(cfg, clients.engine)
     if around is None:
         model.to(clients.device)  # and with it every later model, and the rows; what comes from elsewhere comes in arrays
     grid = around or make(cfg, "engine.grid", clients=clients, on_client_error=cfg.on_client_error, seed=cfg.seed)
-    strategy = _strategy(cfg, TrustedExamples(clients) if cfg.trusted else None)
+    strategy, participation = make_strategy(cfg, clients, proxy), None
     if cfg.participation._target_ is not None:
         if around is not None:
             raise ConfigError("participation is simulated only where clients are; leave it out when Flower runs them")
-        grid = Availability(
-            grid, make(cfg, "participation"), unreachable="hide" if isinstance(strategy, Strategy) else "silent"
-        )
+        participation = make_participation(cfg, population)
+        grid = Availability(grid, participation, unreachable="hide" if isinstance(strategy, Strategy) else "silent")
+    inform(strategy, participation, cfg)
     if cfg.attack.method is not None:
         method = make(cfg, "attack.method")
         grid = make(cfg, "attack", grid=grid, attack=method, defence=strategy, seed=cfg.seed, drop=("method",))
-        _try_attack(grid.attack, cfg, dataset)
+        try_attack(grid.attack, cfg, dataset)
     if cfg.faults._target_ is not None:  # around the adversary: attackers collude before they send, and lose replies as well
         grid = make(cfg, "faults", grid=grid, seed=cfg.seed)
     if cfg.sanitize is None:
@@ -324,49 +328,3 @@ def _megabytes(size: int) -> str:
 def _name_some(clients: list[int]) -> str:
     """Return ``clients 1, 4, 7``, or how many they are where naming them would fill the page."""
     return f"clients {', '.join(map(str, clients))}" if len(clients) <= 20 else f"{len(clients):,} clients"
-
-
-def _strategy(cfg: DictConfig, trusted: TrustedExamples | None) -> AnyStrategy:
-    """Build the strategy. Ours get cohort, seed and server optimizer from the config; others are made as their YAML says."""
-    target = cfg.strategy.get("_target_")
-    cls = class_of(target, "strategy")
-    default = cfg.server_optimizer.get("_target_") == "fedagg.server_optimizers.Step" and cfg.server_optimizer.lr == 1
-    if not (inspect.isclass(cls) and issubclass(cls, Strategy)):
-        strategy: AnyStrategy = make(cfg, "strategy")
-        if cfg.evaluation.clients and getattr(strategy, "fraction_evaluate", 1.0) == 0.0:
-            raise ConfigError(f"evaluation.clients=true, but {target} asks no client; set strategy.fraction_evaluate=1")
-        if not default:
-            raise ConfigError(f"server_optimizer has no effect on {target}, which moves the model itself; leave it out")
-        if cfg.pre_aggregators:
-            raise ConfigError(f"pre_aggregators have no effect on {target}, which sees the clients' replies; leave them out")
-        return strategy
-    engine: dict[str, Any] = {
-        "cohort": cfg.cohort,
-        "seed": cfg.seed,
-        "evaluate_every": cfg.evaluation.every if cfg.evaluation.clients else 0,
-        "trusted": trusted,
-        "pre_aggregators": [make(cfg, f"pre_aggregators.{name}") for name in cfg.pre_aggregation.split(",") if name],
-    }
-    if "server_optimizer" not in cfg.strategy:
-        engine["server_optimizer"] = make(cfg, "server_optimizer")
-    elif not default:
-        raise ConfigError("server_optimizer has no effect on a strategy that brings its own; change strategy.server_optimizer")
-    ours: Strategy = make(cfg, "strategy", **{key: value for key, value in engine.items() if key not in cfg.strategy})
-    return ours
-
-
-def _try_attack(attack: Attack, cfg: DictConfig, dataset: Dataset) -> None:
-    """Make the attack once on random rows and a few examples, so that an impossible setting is found before any training."""
-    f, trial = implied_f(cfg), copy.deepcopy(attack)
-    rows = torch.randn(cfg.cohort, 8, generator=torch.Generator().manual_seed(0))
-    try:
-        if 0 < f < cfg.cohort:
-            trial(rows[f:], f, own=rows[:f], last_delta=rows[0], params=rows[0], round=1, client_ids=range(f, cfg.cohort))
-    except ValueError as error:
-        raise ConfigError(f"attack.method: {error}. Lower attack.fraction or raise cohort") from error
-    if getattr(trial, "poison", None) is not None:
-        x, y = dataset.features(dataset.x_train[:4]), torch.tensor(dataset.y_train[:4])
-        try:
-            trial.poison(x, y, **({"attacker": 0} if trial.distributed else {}))  # type: ignore[attr-defined]
-        except ValueError as error:
-            raise ConfigError(f"attack.method: {error}") from error

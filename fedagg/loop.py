@@ -20,12 +20,13 @@ from fedagg import rng
 from fedagg.checkpoint import Checkpoint, Checkpoints
 from fedagg.clients import Clients
 from fedagg.clients.app import bytes_of_arrays, metric_record, records_of
+from fedagg.contracts import REPORTS
 from fedagg.errors import FedaggError
 from fedagg.grid.adversary import Adversary
-from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known
+from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known, layers
 from fedagg.params import Layout, ModelRecord
 from fedagg.saving import Unsavable, restore, state_of
-from fedagg.strategy import Strategy
+from fedagg.strategy import Strategy, check_halves
 
 logger = logging.getLogger(__name__)
 Row = tuple[int, str, int | None, str, float]
@@ -132,9 +133,15 @@ def run(
 
     Raises:
         ClientError: a client failed, and its Grid does not drop failures.
+        ConfigError: strategy and clients are halves of different methods.
         FedaggError: the strategy failed; the message names round and stage.
     """
     ensure_identity()
+    clients = getattr(list(layers(grid))[-1], "clients", None)
+    if isinstance(clients, Clients):
+        check_halves(strategy, clients.local)
+        if isinstance(strategy, Strategy):
+            clients.report(clients.reports | strategy.required & REPORTS)
     if rounds < 1:
         raise FedaggError(f"a run needs rounds >= 1; got {rounds}")
     if isinstance(model, nn.Module):
@@ -186,7 +193,11 @@ class _Loop:
             stop = self._finish(done)
             if not stop:  # else, killed now, it would go on past its end
                 self._save(done)
-        return Result(done.arrays, self.rows, done.round, stopped_early=done.round < self.last)
+        return Result(self._measured(done.arrays), self.rows, done.round, stopped_early=done.round < self.last)
+
+    def _measured(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the model that is measured where this is the current one."""
+        return self.strategy.evaluated_arrays(arrays) if isinstance(self.strategy, Strategy) else arrays
 
     def _paused(self) -> bool:
         return any(callback.paused for callback in self.callbacks)
@@ -270,6 +281,8 @@ class _Loop:
         done.seconds["aggregate"] = time.perf_counter() - started
         done.arrays = arrays if new is None else new
         server = {"asked": float(asked), "answered": float(answered), **traffic, **self.grid.round_info()}
+        if isinstance(self.strategy, Strategy):
+            server |= self.strategy.round_metrics()
         for name, value in (metrics or {}).items():
             if isinstance(value, int | float):
                 split = "server" if name in REPORTED_BY_SERVER and isinstance(self.strategy, Strategy) else "train"
@@ -309,8 +322,10 @@ class _Loop:
         due = done.round in (0, self.last) or done.round % self.evaluate_every == 0
         if self.evaluate is not None and due:
             started = time.perf_counter()
-            metrics = self.evaluate(done.arrays)
-            done.rows = [(done.round, "test", None, name, value) for name, value in metrics.items()] + done.rows
+            metrics = self.evaluate(self._measured(done.arrays))
+            splits = {"objective": "train"}  # measured by the server as well, but on other examples
+            measured = [(done.round, splits.get(name, "test"), None, name, value) for name, value in metrics.items()]
+            done.rows = [*measured, *done.rows]
             done.seconds["evaluate"] = time.perf_counter() - started
         self.rows += done.rows
         return any([callback.round_finished(done) for callback in self.callbacks])
@@ -368,7 +383,7 @@ def _default_evaluation(grid: Grid) -> Evaluate | None:
             backdoor = grid.attack
         grid = grid.grid
     clients = getattr(grid, "clients", None)
-    if not isinstance(clients, Clients):
+    if not isinstance(clients, Clients) or not clients.local.server_model:
         return None
 
     def evaluate(arrays: ArrayRecord) -> dict[str, float]:

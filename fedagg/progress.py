@@ -71,9 +71,11 @@ def describe(done: Round, f: int) -> str:
     """Return one round in a few words; ``f`` is what the strategy stands up to."""
     words = []
     for name in ("accuracy", "loss"):
-        value = done.value("test", name)
+        value, own = done.value("test", name), done.value("clients", f"{name}_mean")
         if value is not None:
             words.append(f"{name} {value:.4f}")
+        elif own is not None:  # of models that the clients have and the server has not
+            words.append(f"clients' {name} {own:.4f}")
     byzantine, asked = done.value("server", "byzantine"), done.value("server", "asked")
     if byzantine is not None and asked is not None:
         words.append(f"byzantine {byzantine:.0f}/{asked:.0f}" + (f" (more than f={f})" if byzantine > f else ""))

@@ -26,7 +26,10 @@ class ResidentModel:
         self.module = copy.deepcopy(model).to(device)
         memory = self.layout.gather(self.module)
         self._memory = ModelState(*(getattr(memory, kind).to(device) for kind in KINDS))
-        self.params: list[Tensor] = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        trained = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        self.params: list[Tensor] = list(trained.values())
+        slots = {slot.name: slot for slot in self.layout.slots}
+        self.slots = [slots[name] for name in trained]  # where each of ``params`` lies
         self._apart: list[tuple[Slot, Tensor]] = []
         self._buffers: dict[tuple[nn.Module, str], Tensor] = {}
         owners = {}
@@ -44,6 +47,11 @@ class ResidentModel:
                 module._buffers[name] = self.layout.view(self._memory, slot)
             if name in module._buffers:
                 self._buffers[module, name] = getattr(module, name)
+
+    def views(self, rows: Tensor) -> list[Tensor]:
+        """Return vectors [..., d] as tensors [..., *shape], one for each of ``params``, without a copy."""
+        lead = rows.shape[:-1]
+        return [rows[..., slot.offset : slot.offset + slot.size].view(*lead, *slot.shape) for slot in self.slots]
 
     def load(self, state: State) -> None:
         """Take the values of ``state``."""

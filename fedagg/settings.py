@@ -18,9 +18,11 @@ def implied_f(cfg: DictConfig) -> int:
 
 
 def trusted_examples(cfg: DictConfig) -> int:
-    """Return how many examples the server keeps for itself: as many as asked for, else 100 where the rule needs some."""
+    """Return how many examples the server has of its own: as asked for, else 200 or 100 where strategy or rule needs some."""
     if cfg.trusted is not None:
         return int(cfg.trusted)
+    if "proxy" in getattr(class_of(cfg.strategy.get("_target_"), "strategy"), "needs", frozenset()):
+        return 200
     rule = OmegaConf.select(cfg, "strategy.rule._target_")
     needs: frozenset[str] = frozenset() if rule is None else getattr(class_of(rule, "strategy.rule"), "needs", frozenset())
     return 100 if needs & {"root_update", "loss"} else 0
@@ -49,5 +51,7 @@ def check_numbers(cfg: DictConfig) -> None:
     require("attack.fraction", isinstance(cfg.attack.fraction, int | float) and 0 <= cfg.attack.fraction <= 1, "in [0, 1]")
     require("sanitize", cfg.sanitize is None or isinstance(cfg.sanitize, bool), "true, false or null")
     require("on_client_error", cfg.on_client_error in ("raise", "drop"), "raise or drop")
+    for key in ("worst_class", "objective", "clients"):
+        require(f"evaluation.{key}", isinstance(cfg.evaluation[key], bool), "true or false")
     holdout = cfg.evaluation.holdout
     require("evaluation.holdout", isinstance(holdout, int | float) and 0 < holdout < 1, "between 0 and 1")

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -15,19 +15,36 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
 from fedagg import rng
-from fedagg.clients.app import arrays_of, metric_record, records_of
+from fedagg.clients.app import EXTRAS, extras_record, metric_record
+from fedagg.clients.local import LocalTraining
 from fedagg.cohort import Cohort, Trusted
-from fedagg.contracts import PreAggregator, Rule, Weighting
+from fedagg.contracts import REPORTS, PreAggregator, Rule, Weighting
 from fedagg.errors import ConfigError
 from fedagg.grid.base import known
 from fedagg.linalg import weighted_sum
 from fedagg.params import Layout, ModelState, State, merge_buffers
 from fedagg.pipeline import Pipeline
+from fedagg.replies import NOT_FINITE, Reply, finite_mean, numbers, usable
 from fedagg.rows import stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
 
 logger = logging.getLogger(__name__)
 AnyStrategy = FlowerStrategy  # ours, or any other that speaks Flower's message API
+
+
+def check_halves(strategy: AnyStrategy, local: LocalTraining) -> None:
+    """Raise ``ConfigError`` where one of these is half of a method and the other is not its other half."""
+    server, client, half = type(strategy).__name__, type(local).__name__, getattr(strategy, "client_half", "")
+    if half and half not in (kind.__name__ for kind in type(local).__mro__):
+        raise ConfigError(
+            f"{server} is the server's half of a method whose clients train with {half}; these train with {client}. "
+            f"Set local={half.lower()}, or another strategy"
+        )
+    if local.server_half and not half:
+        raise ConfigError(
+            f"{client} is the clients' half of {local.server_half}, and the server runs {server}. "
+            f"Set strategy={local.server_half.lower()}, or another local"
+        )
 
 
 class WeightedSum(Rule):
@@ -44,7 +61,8 @@ class Strategy(FlowerStrategy):
 
     A round is: choose clients, send the model, turn valid replies into a ``Cohort``, then
     ``pre_aggregators`` ([n, d] -> [n', d]), ``weighting`` (cohort -> w [n]), ``rule`` ((U, w) -> delta [d]) and
-    ``server_optimizer`` ((params, delta) -> params). A method that is more than these overrides ``aggregate``.
+    ``server_optimizer`` ((params, delta) -> params). A method that is more than these overrides ``aggregate``, and of
+    ``broadcast``, ``idle``, ``evaluated``, ``round_metrics`` and the two of its state what else it needs.
 
     A reply is used only if its arrays have the right names and shapes, every float is finite and it claims a finite number of
     examples >= 0. What is dropped is counted and named in ``last_info["rejected"]``; rows that are not finite are also counted
@@ -60,7 +78,19 @@ class Strategy(FlowerStrategy):
         trusted: maps the model of a round and its number to what the server's own examples say, for rules that need it.
         evaluate_every: ask all reachable clients to evaluate the model every so many rounds; 0 never.
         seed: the run's seed.
+
+    Attributes:
+        needs: what ``aggregate`` uses of a cohort, or the constructor of the experiment, that not every one has; see
+            ``Weighting.needs``, and "model" and "proxy".
+        collects: names of the vectors [d] that every client must send beside its model.
+        client_half: name of the local training without which this makes no sense (it names this as its ``server_half``); ""
+            goes with any.
+        reachability: [N], the probability with which each client takes part, where it is known and an oracle asks for it.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    collects: ClassVar[tuple[str, ...]] = ()
+    client_half: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -88,6 +118,7 @@ class Strategy(FlowerStrategy):
             )
         if weighting is not None and not self.rule.uses_weights:
             raise ConfigError(f"{self.rule} does not use weights, so weighting={weighting} would have no effect; leave it out")
+        self.reachability: Tensor | None = None
         self._layout: Layout | None = None
         self._state: State | None = None
         self._round = 0
@@ -108,6 +139,31 @@ class Strategy(FlowerStrategy):
         """Return the step [d] that the server optimizer takes. The hook for methods that are more than the parts."""
         weights = self._weights = None if self.weighting is None else self.weighting(cohort)
         return self._pipeline(cohort, weights)
+
+    def broadcast(self) -> Mapping[str, Tensor]:
+        """Return the vectors [L] that clients are sent beside the model in this round, by name."""
+        return {}
+
+    def idle(self, round: int) -> Tensor | None:
+        """Return the step [d] of a round in which no reply can be used; None keeps the model."""
+        return None
+
+    def evaluated(self, params: Tensor) -> Tensor:
+        """Return the parameters [d] that are measured, and left behind, where the current ones are ``params``."""
+        return params
+
+    def buffers(self, merged: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return ``float_buffers`` [b] and ``int_buffers`` [c] of the new model; over the clients they are ``merged``."""
+        return merged
+
+    def round_metrics(self) -> Mapping[str, float]:
+        """Return what is to be recorded of the last round, beside what every strategy records."""
+        return {}
+
+    @property
+    def required(self) -> frozenset[str]:
+        """What strategy and weighting need of a cohort."""
+        return self.needs | getattr(self.weighting, "needs", frozenset())
 
     def defend(self, updates: Tensor, client_ids: Sequence[int]) -> Tensor:
         """Return what these rows [n, d] of these clients would come to in the current round; nothing changes.
@@ -164,7 +220,7 @@ class Strategy(FlowerStrategy):
             draw = rng.numpy_generator(self.seed, "sample", server_round)
             chosen = sorted(reachable[i] for i in draw.choice(len(reachable), self.cohort, replace=False))
         self._expected = self.cohort or len(chosen)
-        return self._ask("train", server_round, arrays, config, chosen)
+        return self._ask("train", server_round, arrays, config, chosen, self.broadcast())
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new model and what the server knows about the round; no model if no reply can be used."""
@@ -172,14 +228,18 @@ class Strategy(FlowerStrategy):
         if layout is None or state is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         rejected: dict[int, str] = {}
-        usable = _usable(layout, state.params, replies, rejected)
+        fitting = usable(layout, state.params, replies, self.collects, self.required & REPORTS, rejected)
         self.last_info = {"rejected": rejected}
-        not_finite = sum(reason == _NOT_FINITE for reason in rejected.values())
-        counts = {"clients": float(len(usable)), "rejected": float(len(rejected)), "not_finite": float(not_finite)}
-        if not usable:
+        not_finite = sum(reason == NOT_FINITE for reason in rejected.values())
+        counts = {"clients": float(len(fitting)), "rejected": float(len(rejected)), "not_finite": float(not_finite)}
+        if not fitting:
+            step = self.idle(server_round)
+            if step is not None:
+                params = self.server_optimizer(state.params, step)
+                return layout.record(ModelState(params, state.float_buffers, state.int_buffers)), metric_record(counts)
             self._keep(server_round, "no reply can be used")
             return None, metric_record(counts)
-        cohort = self._cohort(server_round, state, usable)
+        cohort = self._cohort(server_round, state, fitting)
         believed, pipeline = None, self._pipeline
         self.rule.last_info.pop("client_weights", None)
         try:
@@ -198,8 +258,8 @@ class Strategy(FlowerStrategy):
             self.last_info["client_weights"] = dict(zip(cohort.client_ids, weights, strict=True))
         params = self.server_optimizer(state.params, delta)
         shares = next((given for given in (believed, self._weights) if given is not None), torch.ones(cohort.n))
-        merged = merge_buffers([reply.state for reply in usable], shares)
-        means = {name: _finite_mean(values.tolist()) for name, values in cohort.metrics.items()}
+        merged = self.buffers(merge_buffers([reply.state for reply in fitting], shares))
+        means = {name: finite_mean(values.tolist()) for name, values in cohort.metrics.items()}
         return layout.record(ModelState(params, **merged)), metric_record({**counts, **means})
 
     def configure_evaluate(
@@ -208,41 +268,63 @@ class Strategy(FlowerStrategy):
         """Ask every reachable client to evaluate, in the rounds in which clients evaluate."""
         if not self.evaluate_every or server_round % self.evaluate_every:
             return []
-        return self._ask("evaluate", server_round, arrays, config, known(grid).get_node_ids())
+        return self._ask("evaluate", server_round, self.evaluated_arrays(arrays), config, known(grid).get_node_ids())
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the unweighted means of what the clients report: counts are claims."""
         values: dict[str, list[float]] = {}
         for reply in replies:
-            for name, value in _numbers(reply).items() if reply.has_content() else ():
+            for name, value in numbers(reply).items() if reply.has_content() else ():
                 values.setdefault(name, []).append(value)
-        means = {name: _finite_mean(seen) for name, seen in values.items() if name != "num-examples"}
+        means = {name: finite_mean(seen) for name, seen in values.items() if name != "num-examples"}
         return metric_record(means) if means else None
 
     def summary(self) -> None:
         """Log what the strategy is made of."""
         logger.info("%r", self)
 
+    def evaluated_arrays(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return the model that is measured where the current one is ``arrays``."""
+        if type(self).evaluated is Strategy.evaluated:
+            return arrays
+        layout = self._layout or Layout.of_arrays(arrays)
+        state = layout.read(arrays)
+        return layout.record(ModelState(self.evaluated(state.params), state.float_buffers, state.int_buffers))
+
     def _ask(
-        self, kind: str, server_round: int, arrays: ArrayRecord, config: ConfigRecord, clients: Iterable[int]
+        self,
+        kind: str,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        clients: Iterable[int],
+        vectors: Mapping[str, Tensor] | None = None,
     ) -> list[Message]:
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({**config, "server-round": server_round})})
+        if vectors:
+            content[EXTRAS] = extras_record(vectors)
         return [Message(content, dst_node_id=client, message_type=kind) for client in clients]
 
-    def _cohort(self, server_round: int, state: State, usable: list[_Reply]) -> Cohort:
-        names = sorted({name for reply in usable for name in reply.metrics} - {"num-examples"})
+    def _cohort(self, server_round: int, state: State, fitting: list[Reply]) -> Cohort:
+        names = sorted({name for reply in fitting for name in reply.metrics} - {"num-examples"})
+        ids = [reply.client for reply in fitting]
+        counts = [reply.label_counts for reply in fitting if reply.label_counts is not None]
+        told = len(counts) == len(fitting) and len({len(of_client) for of_client in counts}) == 1
         return Cohort(
             round=server_round,
-            client_ids=[reply.client for reply in usable],
-            updates=stack_rows([reply.row for reply in usable]),
+            client_ids=ids,
+            updates=stack_rows([reply.row for reply in fitting]),
             params=state.params,
-            num_examples=torch.tensor([reply.metrics["num-examples"] for reply in usable], dtype=torch.float64),
+            num_examples=torch.tensor([reply.metrics["num-examples"] for reply in fitting], dtype=torch.float64),
             metrics={
-                name: torch.tensor([reply.metrics.get(name, math.nan) for reply in usable], dtype=torch.float64)
+                name: torch.tensor([reply.metrics.get(name, math.nan) for reply in fitting], dtype=torch.float64)
                 for name in names
             },
+            label_counts=torch.tensor(counts, dtype=torch.float64) if told else None,
             population=self._population,
             trusted=self._trusted,
+            extras={name: torch.stack([reply.extras[name] for reply in fitting]) for name in self.collects},
+            reachability=None if self.reachability is None else self.reachability[ids],
         )
 
     def _believed(self, cohort: Cohort) -> Tensor | None:
@@ -260,54 +342,3 @@ class Strategy(FlowerStrategy):
         level = logging.INFO if self._kept else logging.WARNING
         logger.log(level, "round %d: the model stays as it was, %s", server_round, reason)
         self._kept = True
-
-
-_NOT_FINITE = "its model is not finite"
-
-
-class _Reply:
-    """One reply that fits the model: who, which state, what it added to ``theta`` [d], what it reports."""
-
-    def __init__(self, layout: Layout, theta: Tensor, message: Message) -> None:
-        if message.has_error():
-            raise ValueError(f"it failed: {message.error.reason}")
-        self.client = message.metadata.src_node_id
-        self.state = layout.read(arrays_of(message), theta.device)
-        self.row, finite = self.state.update_from(theta)
-        floats = self.state.float_buffers
-        if not finite or (len(floats) and not torch.isfinite(floats).all()):
-            raise ValueError(_NOT_FINITE)
-        self.metrics = _numbers(message)
-        count = self.metrics.setdefault("num-examples", 1.0)
-        if not (math.isfinite(count) and count >= 0):
-            raise ValueError(f"it claims {count} examples")
-
-
-def _usable(layout: Layout, theta: Tensor, replies: Iterable[Message], rejected: dict[int, str]) -> list[_Reply]:
-    """Return the replies that fit, by ascending client id, one per client; note why each of the others does not."""
-    usable: dict[int, _Reply] = {}
-    for message in replies:
-        client = message.metadata.src_node_id
-        try:
-            usable.setdefault(client, _Reply(layout, theta, message))
-        except ValueError as error:
-            rejected[client] = str(error)
-    if rejected:
-        logger.info("dropped replies: %s", "; ".join(f"client {client}: {why}" for client, why in sorted(rejected.items())))
-    return [usable[client] for client in sorted(usable)]
-
-
-def _finite_mean(values: list[float]) -> float:
-    """Return the plain mean of the finite values, NaN if there is none. Not weighted: counts are the clients' own claims."""
-    finite = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else math.nan
-
-
-def _numbers(message: Message) -> dict[str, float]:
-    """Return the single numbers a client reports."""
-    numbers: dict[str, float] = {}
-    for record in records_of(message, MetricRecord):
-        for name, value in record.items():
-            if isinstance(value, int | float):
-                numbers[name] = float(value)
-    return numbers

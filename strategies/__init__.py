@@ -10,7 +10,9 @@ one row per client: what it sent minus the parameters it received.
                                                                     FoolsGold FLAME DnC SignGuard Zeno GAS FlagAggregator
                                                                     UPGrad
     pre        updates [n, d] -> rows [n', d]                       NNM Bucketing StaticClip ARC
-    weighting  cohort -> weights [n]                                ByExamples Uniform
+    weighting  cohort -> weights [n]                                ByExamples Uniform FedDisco FedNova QFedAvg TERM
+                                                                    FedAU AverageAll KnownParticipation
+    strategy   messages -> model, more than these                   FedDyn FedExP FedLAW FedVARP MIFA SCAFFOLD
 
 Three clients agree, the fourth lies. The mean follows it, the rules below do not:
 
@@ -45,6 +47,12 @@ from strategies.pre_aggregators.arc import ARC
 from strategies.pre_aggregators.bucketing import Bucketing
 from strategies.pre_aggregators.nnm import NNM
 from strategies.pre_aggregators.static_clip import StaticClip
+from strategies.protocols.feddyn import FedDyn
+from strategies.protocols.fedexp import FedExP
+from strategies.protocols.fedlaw import FedLAW
+from strategies.protocols.memory.fedvarp import FedVARP
+from strategies.protocols.memory.mifa import MIFA
+from strategies.protocols.scaffold import SCAFFOLD
 from strategies.rules.bulyan import Bulyan
 from strategies.rules.caf import CAF
 from strategies.rules.centered_clip import CenteredClip
@@ -72,7 +80,14 @@ from strategies.rules.smea import SMEA
 from strategies.rules.trimmed_mean import TrimmedMean
 from strategies.rules.upgrad import UPGrad
 from strategies.rules.zeno import Zeno
+from strategies.weightings.average_all import AverageAll
 from strategies.weightings.by_examples import ByExamples
+from strategies.weightings.fedau import FedAU
+from strategies.weightings.feddisco import FedDisco
+from strategies.weightings.fednova import FedNova
+from strategies.weightings.known_participation import KnownParticipation
+from strategies.weightings.q_fedavg import QFedAvg
+from strategies.weightings.term import TERM
 from strategies.weightings.uniform import Uniform
 
 __all__ = [
@@ -82,17 +97,29 @@ __all__ = [
     "FLAME",
     "GAS",
     "MDA",
+    "MIFA",
     "NNM",
+    "SCAFFOLD",
     "SMEA",
+    "TERM",
+    "AverageAll",
     "Bucketing",
     "Bulyan",
     "ByExamples",
     "CenteredClip",
     "DnC",
     "FLTrust",
+    "FedAU",
+    "FedDisco",
+    "FedDyn",
+    "FedExP",
+    "FedLAW",
+    "FedNova",
+    "FedVARP",
     "FlagAggregator",
     "FoolsGold",
     "GeometricMedian",
+    "KnownParticipation",
     "Krum",
     "MeaMed",
     "Mean",
@@ -101,6 +128,7 @@ __all__ = [
     "MoNNA",
     "MultiKrum",
     "Phocas",
+    "QFedAvg",
     "RobustLearningRate",
     "SignGuard",
     "SignMajority",

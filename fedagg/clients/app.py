@@ -14,12 +14,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.app.message.typeddict import TypedDict
 from flwr.clientapp import ClientApp
 
-from fedagg.clients.clients import Clients, Training
+from fedagg.clients.clients import Clients
 from fedagg.clients.memory import Kept
+from fedagg.clients.training import Reports, Training
 from fedagg.errors import ClientError, ConfigError
-from fedagg.params import Layout, ModelRecord
+from fedagg.params import Layout, ModelRecord, TensorArray
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
+EXTRAS = "extras"  # the record of vectors that travel beside the model
 
 
 def client_app(clients: Clients) -> ClientApp:
@@ -32,7 +34,8 @@ def client_app(clients: Clients) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         client, round = _client_id(context), server_round(message, default=0)
-        training = clients.fit(clients.layout.read(arrays_of(message)), [client], round, kept=_remembered(context))
+        state = clients.layout.read(arrays_of(message))
+        training = clients.fit(state, [client], round, kept=_remembered(context), received=extras_of(message))
         _reraise(training.errors)
         if training.kept:
             rows = {name: Array(values[0].cpu().numpy()) for name, values in training.kept.items()}
@@ -43,7 +46,7 @@ def client_app(clients: Clients) -> ClientApp:
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         client, round = _client_id(context), server_round(message, default=0)
-        evaluation = clients.evaluate(clients.layout.read(arrays_of(message)), [client], round)
+        evaluation = clients.evaluate(clients.layout.read(arrays_of(message)), [client], round, _remembered(context))
         _reraise(evaluation.errors)
         if not evaluation.client_ids:
             raise ConfigError(f"client {client} holds nothing out to evaluate on; set evaluation.holdout above 0")
@@ -88,7 +91,7 @@ def _let_go(view: TypedDict[str, R]) -> TypedDict[str, R]:
 
 def training_contents(layout: Layout, done: Training) -> list[RecordDict]:
     """Return what each client of a cohort sends after training, under the keys Flower's own strategies expect."""
-    return [
+    contents: list[RecordDict] = [
         ReplyContent(
             {
                 "arrays": layout.record(done.block.sent(i, done.finite[i])),
@@ -97,6 +100,9 @@ def training_contents(layout: Layout, done: Training) -> list[RecordDict]:
         )
         for i in range(len(done.client_ids))
     ]
+    for i, content in enumerate(contents) if done.extras else ():
+        content[EXTRAS] = extras_record({name: rows[i] for name, rows in done.extras.items()})
+    return contents
 
 
 def evaluation_content(num_examples: int, metrics: Mapping[str, float]) -> RecordDict:
@@ -104,8 +110,8 @@ def evaluation_content(num_examples: int, metrics: Mapping[str, float]) -> Recor
     return RecordDict({"metrics": metric_record({"num-examples": num_examples, **metrics})})
 
 
-def metric_record(values: Mapping[str, float]) -> MetricRecord:
-    """Return Flower's record of these numbers."""
+def metric_record(values: Mapping[str, Any] | Reports) -> MetricRecord:
+    """Return Flower's record of these numbers, or lists of numbers."""
     record = MetricRecord()
     for name, value in values.items():
         record[name] = value
@@ -139,13 +145,29 @@ def _bytes(record: ArrayRecord) -> int:
     return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in record.values())
 
 
+def extras_record(vectors: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    """Return Flower's record of vectors [L], without a copy."""
+    return ArrayRecord({name: TensorArray(vector, vector.dtype) for name, vector in vectors.items()})
+
+
+def extras_of(message: Message) -> dict[str, torch.Tensor]:
+    """Return the vectors [L] that travel beside the model, by name; to be read only."""
+    record = message.content.get(EXTRAS)
+    if not isinstance(record, ArrayRecord):
+        return {}
+    return {
+        name: array.tensor if isinstance(array, TensorArray) else torch.from_numpy(array.numpy().copy())
+        for name, array in record.items()
+    }
+
+
 def arrays_of(message: Message) -> ArrayRecord:
-    """Return the one ``ArrayRecord`` of a message.
+    """Return the one ``ArrayRecord`` of a message that is a model.
 
     Raises:
         ValueError: when there is none, or more than one.
     """
-    records = records_of(message, ArrayRecord)
+    records = [record for name, record in message.content.items() if isinstance(record, ArrayRecord) and name != EXTRAS]
     if len(records) != 1:
         raise ValueError(f"a message must carry exactly one ArrayRecord; got {len(records)}")
     return records[0]

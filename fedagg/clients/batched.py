@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from fedagg.clients.dropout import pass_keys
-from fedagg.clients.executor import Block, Executor, Job, Jobs, OneAtATime, Outcome, autocast, made
+from fedagg.clients.executor import Block, Executor, Job, Jobs, OneAtATime, Outcome, laid_out, made
 from fedagg.clients.local import LocalTraining, Memory
+from fedagg.clients.local.base import Seen
 from fedagg.params import Slot, State
 
 logger = logging.getLogger(__name__)
@@ -42,17 +43,7 @@ class Batched(Executor):
         self.alone, self.device, self.precision, self.batch = OneAtATime(model, device, precision), device, precision, batch
         self._failed = False  # whether a group has failed; said once
         self.layout, self.module = self.alone.layout, self.alone.resident.module
-        slots = {slot.name: slot for slot in self.layout.slots}
-        self._slots = [slots[name] for name, parameter in self.module.named_parameters() if parameter.requires_grad]
-        number = {parameter: i for i, parameter in enumerate(self.alone.resident.params)}
-        # A tied weight in all its places, but a layer that has two places once: torch's tying would not put its weight back.
-        places = {name: number[parameter] for name, parameter in _parameters(self.module) if parameter.requires_grad}
-
-        def forward(params: Sequence[Tensor], x: Tensor) -> Tensor:
-            own = {name: params[i] for name, i in places.items()}
-            return functional_call(self.module, own, (x,), tie_weights=False)  # type: ignore[no-any-return]
-
-        self._forward = autocast(forward, device, precision)
+        self._network = self.alone.network
 
     def train(self, state: State, local: LocalTraining, clients: Sequence[int], jobs: Jobs, into: Block) -> Iterable[Outcome]:
         row = 0
@@ -77,10 +68,13 @@ class Batched(Executor):
         return [done[client] if client in done else Outcome(client, error=errors[client]) for client in clients]
 
     def together(self, state: State, local: LocalTraining, work: Mapping[int, Job], into: Block) -> dict[int, Outcome]:
-        """Train all clients of ``work`` at once; the j-th fills row j of ``into``."""
+        """Train all clients of ``work`` at once; the j-th fills row j of ``into``.
+
+        Their float buffers are those all received: of a model that can be batched, training changes none.
+        """
         self.alone.resident.load(state)
         self.module.train()
-        batches = {client: local.batches(len(job.y), job.order) for client, job in work.items()}
+        batches = {client: job.batches for client, job in work.items()}
         order = sorted(work, key=lambda client: -len(batches[client]))
         x = torch.cat([work[client].x.to(self.device) for client in order])
         y = torch.cat([work[client].y.to(self.device) for client in order])
@@ -90,38 +84,41 @@ class Batched(Executor):
             [[rows + start for rows in batches[client]] for client, start in zip(order, starts, strict=False)], self.device
         )
         base = into.base.to(self.device)
-        stacked = [base[_columns(slot)].view(slot.shape).repeat(len(order), *[1] * len(slot.shape)) for slot in self._slots]
+        begins = _stack([work[client].begin(state).params for client in order], self.device)
+        stacked = [values.clone() for values in self.alone.resident.views(begins)]
         losses = torch.zeros(len(steps), len(order), device=self.device)
-        memory: Memory = {}
+        vectors = {name: _stack([work[client].seen[name] for client in order], self.device) for name in work[order[0]].seen}
+        memory: Memory = laid_out(self.alone.resident, local, vectors)
         for number, (rows, mask) in enumerate(steps):
             active = len(rows)
             params = [values[:active] for values in stacked]
             memory = {name: [values[:active] for values in kept] for name, kept in memory.items()}
-            gradient = vmap(grad_and_value(partial(self._loss, local)), in_dims=(0, 0, 0, 0, None if mask is None else 0))
-            grads, loss = gradient(params, pass_keys(seeds[:active], number), x[rows], y[rows], mask)
+            seen = {name: memory[name] for name in vectors}
+            gradient = vmap(grad_and_value(partial(self._loss, local)), in_dims=(0, 0, 0, 0, None if mask is None else 0, 0))
+            grads, loss = gradient(params, pass_keys(seeds[:active], number), x[rows], y[rows], mask, seen)
             with torch.no_grad():
                 local.step(params, list(grads), memory)
             losses[number, :active] = loss
         places = {client: row for row, client in enumerate(work)}
         finite = self._store(state, base, stacked, into, torch.tensor([places[client] for client in order]))
         return {
-            client: Outcome(client, len(work[client].y), local.summary(seen[: len(batches[client])]), good)
+            client: Outcome(client, work[client].examples, local.summary(seen[: len(batches[client])]), good)
             for client, seen, good in zip(order, losses.T.tolist(), finite, strict=True)
         }
 
     def _loss(
-        self, local: LocalTraining, params: list[Tensor], key: Tensor, x: Tensor, y: Tensor, mask: Tensor | None
+        self, local: LocalTraining, params: list[Tensor], key: Tensor, x: Tensor, y: Tensor, mask: Tensor | None, seen: Seen
     ) -> Tensor:
         """Return the loss of one client's batch; it is called for all of them at once."""
         if self.alone.noise:
             self.alone.noise.begin_pass(key)
-        return local.loss(self._forward(params, x), y, mask)
+        return local.objective(self._network, params, x, y, mask, seen)
 
     def _store(self, state: State, base: Tensor, stacked: list[Tensor], into: Block, places: Tensor) -> list[bool]:
         """Write what was added to ``base`` [d] into the rows ``places`` [k]; return of each whether it is finite."""
         k, places = len(places), places.to(into.updates.device)
         squares = torch.zeros(k, dtype=torch.float64, device=self.device)
-        for slot, values in zip(self._slots, stacked, strict=True):
+        for slot, values in zip(self.alone.resident.slots, stacked, strict=True):
             change = values.view(k, slot.size).sub_(base[_columns(slot)])
             squares += torch.linalg.vector_norm(change, dim=1).square()
             into.updates[:, _columns(slot)].index_copy_(0, places, change.to(into.updates.device))
@@ -152,11 +149,11 @@ def _steps(clients: Sequence[Sequence[Tensor]], device: torch.device) -> list[tu
     return steps
 
 
-def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield all parameters of each layer of ``model``, each layer once."""
-    for path, layer in model.named_modules():
-        for name, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
-            yield f"{path}.{name}".lstrip("."), parameter
+def _stack(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Return rows [d] as one tensor [k, d]; the same row k times is not copied."""
+    if all(row is rows[0] for row in rows):
+        return rows[0].to(device).expand(len(rows), -1)
+    return torch.stack([row.to(device) for row in rows])
 
 
 def _columns(slot: Slot) -> slice:

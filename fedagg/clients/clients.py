@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fedagg import rng
 from fedagg.clients.choice import choose, resolve_device
-from fedagg.clients.data import examples
-from fedagg.clients.executor import Block, Job
+from fedagg.clients.data import Chosen, examples
+from fedagg.clients.executor import Block
 from fedagg.clients.local import LocalSGD, LocalTraining
-from fedagg.clients.memory import Kept
+from fedagg.clients.training import CohortTraining, Poison, Training
 from fedagg.data import Population
 from fedagg.errors import ClientError
-from fedagg.params import Layout, State, Update
+from fedagg.params import Layout, ModelState, State
 from fedagg.rows import RowBuffer
-
-Poison = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-@dataclass
-class Training:
-    """What a cohort sends after training: row i of ``block`` belongs to ``client_ids[i]``.
-
-    Args:
-        block: the rows; there may be more of them than clients answered.
-        client_ids: ascending.
-        num_examples: examples each client trained on.
-        metrics: what each client reports beside them.
-        finite: whether each client's row is.
-        kept: name -> [k, d], what each client will remember, where local training keeps something.
-        errors: client id -> what went wrong, for clients that raised; they have no row.
-    """
-
-    block: Block
-    client_ids: list[int] = field(default_factory=list)
-    num_examples: list[int] = field(default_factory=list)
-    metrics: list[dict[str, float]] = field(default_factory=list)
-    finite: list[bool] = field(default_factory=list)
-    kept: Kept = field(default_factory=dict)
-    errors: dict[int, ClientError] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,6 +48,8 @@ class Clients:
         precision: what forward passes compute in, float32 or bfloat16; everything that is kept is float32 either way.
         batch: clients that ``batched`` trains at once; None takes as many as a share of the memory holds.
         at_most: the largest batch that None may come to; by default there is no other bound than N.
+        reports: see ``report``.
+        measures: what ``test`` returns beside loss and accuracy.
 
     Attributes:
         engine: the executor that was chosen, and why.
@@ -91,10 +67,15 @@ class Clients:
         precision: str = "float32",
         batch: int | None = None,
         at_most: int | None = None,
+        reports: Iterable[str] = (),
+        measures: Iterable[str] = (),
     ) -> None:
-        self.population, self.model, self.local, self.seed = population, model, local or LocalSGD(), seed
+        self.population, self.model, self.seed = population, model, seed
+        self.local = (local or LocalSGD()).prepared(model, Layout.of_model(model))
         engine: dict[str, Any] = {"executor": executor, "precision": precision, "batch": batch, "at_most": at_most}
-        self._settings = {"seed": seed, "device": device, **engine}
+        self._settings: dict[str, Any] = {"seed": seed, "device": device, **engine}
+        self.report(reports)
+        self._settings["measures"] = self.measures = frozenset(measures)
         self.device = resolve_device(device)
         self.engine = choose(population, model, self.local, self.device, **engine)
         self.layout: Layout = self.engine.executor.layout
@@ -109,6 +90,20 @@ class Clients:
     def __reduce__(self) -> tuple[Callable[[], Clients], tuple[()]]:
         return self.made_again(), ()  # a model that lives in flat vectors cannot be pickled as such
 
+    def report(self, names: Iterable[str]) -> None:
+        """Let every client report more of itself beside its update.
+
+        Args:
+            names: "label_counts", how many examples of each class it trained on; "loss_before", the mean loss on these of the
+                model it received; "a_norm", how its steps add up gradients.
+
+        Raises:
+            ConfigError: local training does not know its "a_norm".
+        """
+        self._settings["reports"] = self.reports = frozenset(names)
+        if "a_norm" in self.reports:
+            self.local.a_norm(1)
+
     def fit(
         self,
         state: State,
@@ -116,6 +111,7 @@ class Clients:
         round: int,
         poison: Mapping[int, Poison] | None = None,
         kept: Mapping[str, Tensor] | None = None,
+        received: Mapping[str, Tensor] | None = None,
     ) -> Training:
         """Train every client of a cohort from ``state``. What they send lies where ``state`` does.
 
@@ -124,53 +120,43 @@ class Clients:
             client_ids: ascending.
             round: number of the round, from 1.
             poison: client id -> what an attacker does to that client's data before it trains.
-            kept: name -> [n, d], what each client remembers; None is nothing yet. Not modified.
+            kept: name -> [n, L], what each client remembers; None is nothing yet. Not modified.
+            received: name -> [L], what the server sends beside the model.
+
+        Raises:
+            ConfigError: the server does not send what local training needs.
         """
+        work = CohortTraining(self, state, client_ids, round, poison or {}, kept, received or {})
+        rows = self._rows.take(len(client_ids), self.layout.size(), state.params.dtype, state.params.device)
+        return work.done(Block.over(rows, state.params, self.layout))
 
-        def job(client: int, x: Tensor, y: Tensor) -> Job:
-            if poison and client in poison:
-                x, y = poison[client](x, y)
-            order = rng.generator(self.seed, "batches", round, client)
-            return Job(x, y, order, noise=rng.derive(self.seed, "dropout", round, client))
+    def examples(self, client_ids: Sequence[int], chosen: Chosen | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Return what these clients train on, features [m, ...] float32 and classes [m] int64 of each.
 
-        def jobs(clients: Sequence[int]) -> list[Job]:
-            return [job(client, x, y) for client, (x, y) in zip(clients, self._examples(clients), strict=True)]
+        Args:
+            client_ids: whose.
+            chosen: for each of them which of its m examples, [m'] int64, or None for all.
+        """
+        return self._examples(client_ids, chosen or [None] * len(client_ids))
 
-        base = state.params
-        rows = self._rows.take(len(client_ids), self.layout.size(), base.dtype, base.device)
-        result = Training(Block.over(rows, base, self.layout))
-        with rng.kept_torch():  # a layer that draws at random, other than dropout, uses the global generators
-            for done in self.engine.executor.train(state, self.local, client_ids, jobs, result.block):
-                if done.metrics is None:
-                    result.errors[done.client] = ClientError(done.client, round, "train", done.error)
-                    continue
-                result.client_ids.append(done.client)
-                result.num_examples.append(done.num_examples)
-                result.metrics.append(done.metrics)
-                result.finite.append(done.finite)
-        if self.local.keeps:
-            self._send(result, [client_ids.index(client) for client in result.client_ids], kept)
-        return result
+    def evaluate(
+        self, state: State, client_ids: Sequence[int], round: int, kept: Mapping[str, Tensor] | None = None
+    ) -> Evaluation:
+        """Evaluate ``state``, or what clients make of it, on what every client of a cohort holds out.
 
-    def _send(self, result: Training, places: list[int], kept: Mapping[str, Tensor] | None) -> None:
-        """Let clients that remember decide what they send; whoever ends up with no finite row remembers what it did."""
-        rows = result.block.updates[: len(places)]
-        before = {name: torch.zeros_like(rows) if kept is None else kept[name][places] for name in self.local.keeps}
-        result.kept = {name: values.clone() for name, values in before.items()}
-        self.local.send(rows, result.kept)
-        result.finite = [good and Update.checked(row).finite for good, row in zip(result.finite, rows, strict=True)]
-        for i, good in enumerate(result.finite):
-            if not good:
-                for name, values in before.items():
-                    result.kept[name][i] = values[i]
+        Clients that hold nothing out are left out.
 
-    def evaluate(self, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
-        """Evaluate ``state`` on what every client of a cohort holds out; clients that hold nothing out are left out."""
+        Args:
+            state: the model they receive.
+            client_ids: ascending.
+            round: number of the round.
+            kept: see ``fit``.
+        """
         result = Evaluation()
-        for client in client_ids:
+        for i, client in enumerate(client_ids):
             try:
                 x, y = self.population.validation(client)
-                metrics = self.engine.executor.evaluate(state, x, y)
+                metrics = self.engine.executor.evaluate(self._own(state, i, kept), x, y)
             except Exception:
                 result.errors[client] = ClientError(client, round, "evaluate", traceback.format_exc())
                 continue
@@ -180,9 +166,32 @@ class Clients:
                 result.metrics.append(metrics)
         return result
 
+    def _own(self, state: State, i: int, kept: Mapping[str, Tensor] | None) -> State:
+        """Return the model that the i-th client evaluates."""
+        if not self.local.personalises:
+            return state
+        params, buffers = state.params.clone()[None], state.float_buffers.clone()[None]
+        mine = {
+            name: (value[None] if kept is None else kept[name][i : i + 1]) for name, value in self.local.first(state).items()
+        }
+        self.local.evaluates(params, buffers, mine)
+        return ModelState(params[0], buffers[0], state.int_buffers)
+
     def test(self, state: State) -> dict[str, float]:
-        """Return loss and accuracy of ``state`` on the server's test set."""
-        return self.engine.executor.evaluate(state, *self._test_set)
+        """Return loss and accuracy of ``state`` on the server's test set.
+
+        With "worst_class" among ``measures`` also ``accuracy_worst_class``, on the class where it is lowest; with "objective"
+        ``objective``, the mean over all clients, each counted once, of their mean losses on what they train on.
+        """
+        executor, (x, y) = self.engine.executor, self._test_set
+        metrics = executor.evaluate(state, x, y)
+        if "worst_class" in self.measures:
+            of_classes = [executor.evaluate(state, x[y == label], y[y == label])["accuracy"] for label in y.unique()]  # type: ignore[no-untyped-call]
+            metrics["accuracy_worst_class"] = min(of_classes, default=math.nan)
+        if "objective" in self.measures:
+            losses = [executor.evaluate(state, *self.examples([client])[0])["loss"] for client in self.ids]
+            metrics["objective"] = math.fsum(losses) / len(losses)
+        return metrics
 
     def attack_success(self, state: State, trigger: Callable[[Tensor], Tensor], target: int) -> float:
         """Return how often a backdoor works: of the test examples of other classes, once stamped by ``trigger``, the share

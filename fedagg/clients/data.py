@@ -10,8 +10,10 @@ from torch import Tensor
 
 from fedagg.data import Dataset, Population
 
-Examples = Callable[[Sequence[int]], list[tuple[Tensor, Tensor]]]
-"""Returns of some clients, in their order, features [m, ...] float32 and classes [m] int64."""
+Chosen = Sequence[Tensor | None]
+Examples = Callable[[Sequence[int], Chosen], list[tuple[Tensor, Tensor]]]
+"""Returns of some clients, in their order, features [m, ...] float32 and classes [m] int64: of all m examples that a client
+trains on, or of those that are chosen."""
 
 SHARE = 4  # a copy takes at most the fourth part of a GPU's memory
 
@@ -19,14 +21,24 @@ SHARE = 4  # a copy takes at most the fourth part of a GPU's memory
 def examples(population: Population, device: torch.device) -> Examples:
     """Return the quickest source of what the clients of ``population`` train on.
 
-    On a GPU that is a copy of the raw training set there, if it is small enough and the population reads its data as ours do.
+    On a GPU that is a copy of the raw training set there, if it is small enough, the population reads its data as ours do, and
+    clients see them as they are: rotations would round otherwise on a GPU, and noise is drawn on the CPU.
     """
-    if device.type == "cuda" and type(population).train is Population.train and type(population.dataset) is Dataset:
+    plain = type(population).train is Population.train and type(population.dataset) is Dataset and not population.transformed
+    if device.type == "cuda" and plain:
         x = population.dataset.x_train
         small = x.nbytes <= torch.cuda.get_device_properties(device).total_memory // SHARE
         if small and (x.dtype.kind in "fib" or x.dtype == np.uint8):  # torch has no gather for wider unsigned integers
             return ResidentData(population, device)
-    return lambda clients: [population.train(client) for client in clients]
+    ours = type(population).train is Population.train
+
+    def asked(client: int, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        if chosen is None or ours:
+            return population.train(client) if chosen is None else population.train(client, chosen)
+        x, y = population.train(client)
+        return x[chosen], y[chosen]
+
+    return lambda clients, chosen: [asked(client, some) for client, some in zip(clients, chosen, strict=True)]
 
 
 class ResidentData:
@@ -45,9 +57,10 @@ class ResidentData:
             torch.tensor(array, device=device) for array in (dataset.x_train, dataset.y_train, dataset.shift, dataset.scale)
         )
 
-    def __call__(self, clients: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        rows = [self._population.rows(client) for client in clients]
+    def __call__(self, clients: Sequence[int], chosen: Chosen) -> list[tuple[Tensor, Tensor]]:
+        held = [self._population.rows(client) for client in clients]
+        rows = [mine if some is None else mine[some.numpy()] for mine, some in zip(held, chosen, strict=True)]
         sizes = [len(mine) for mine in rows]
-        chosen = torch.from_numpy(np.concatenate(rows).astype(np.int64)).to(self._x.device)
-        x = self._x[chosen].to(torch.float32).sub_(self._shift).div_(self._scale)
-        return list(zip(torch.split(x, sizes), torch.split(self._y[chosen], sizes), strict=True))
+        gathered = torch.from_numpy(np.concatenate(rows).astype(np.int64)).to(self._x.device)
+        x = self._x[gathered].to(torch.float32).sub_(self._shift).div_(self._scale)
+        return list(zip(torch.split(x, sizes), torch.split(self._y[gathered], sizes), strict=True))

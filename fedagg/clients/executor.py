@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch.nn import functional
 from fedagg import rng
 from fedagg.clients.dropout import seed_dropout
 from fedagg.clients.local import LocalTraining
-from fedagg.params import Layout, SentState, State, Update
+from fedagg.clients.network import Network
+from fedagg.params import Layout, ModelState, SentState, State, Update
 from fedagg.resident import ResidentModel
 
 EVALUATION_BATCH = 2048
@@ -28,16 +30,26 @@ class Job:
     """One client's training in one round.
 
     Args:
-        x: [m, ...] float, its examples.
-        y: [m] int64, their classes.
-        order: CPU generator that orders the examples.
+        x: [m', ...] float, those of its m examples that it will see in this round.
+        y: [m'] int64, their classes.
+        batches: its steps in order: for each the rows of ``x`` that it sees.
+        examples: m.
         noise: seed of everything else that is random, dropout for one.
+        seen: name -> [d] or [b], what steps and objective see.
+        start: parameters [d] and float buffers [b] to start from; None starts from what all receive.
     """
 
     x: Tensor
     y: Tensor
-    order: torch.Generator
+    batches: list[Tensor]
+    examples: int
     noise: int
+    seen: Mapping[str, Tensor] = field(default_factory=dict)
+    start: tuple[Tensor, Tensor] | None = None
+
+    def begin(self, received: State) -> State:
+        """Return what this client starts from."""
+        return received if self.start is None else ModelState(*self.start, received.int_buffers)
 
 
 @dataclass
@@ -141,7 +153,8 @@ class OneAtATime(Executor):
         self.device = device
         self.resident = ResidentModel(model, device)
         self.noise = seed_dropout(self.resident.module)
-        self._forward = autocast(self.resident.module, device, precision)
+        self.network = Network(self.resident, partial(autocast, device=device, precision=precision))
+        self._forward = self.network.forward
         self.layout = self.resident.layout
 
     def train(self, state: State, local: LocalTraining, clients: Sequence[int], jobs: Jobs, into: Block) -> Iterable[Outcome]:
@@ -152,10 +165,9 @@ class OneAtATime(Executor):
         while start < len(clients):
             group, done = clients[start : start + size], list[tuple[int, list[Tensor]]]()
             work, errors = made(jobs, group)
-            orders = {client: local.batches(len(job.y), job.order) for client, job in work.items()}
             for client, job in work.items():
                 try:
-                    losses = self._train(state, local, job, orders[client])
+                    losses = self._train(state, local, job)
                     self.resident.store_update(base, *into.places(row + len(done)))
                 except Exception:
                     errors[client] = traceback.format_exc()
@@ -167,16 +179,17 @@ class OneAtATime(Executor):
                 if client in errors:
                     yield Outcome(client, error=errors[client])
                 else:
-                    yield Outcome(client, len(work[client].y), summaries[client], finite[client])
+                    yield Outcome(client, work[client].examples, summaries[client], finite[client])
             start, row = start + len(group), row + len(done)
             size = max(1, min(GROUP, GROUP_BYTES // max([1, *(job.x.nbytes for job in work.values())])))
 
-    def _train(self, state: State, local: LocalTraining, job: Job, batches: list[Tensor]) -> list[Tensor]:
-        self.resident.load(state)
+    def _train(self, state: State, local: LocalTraining, job: Job) -> list[Tensor]:
+        self.resident.load(job.begin(state))
         rng.seed_torch(job.noise)
-        forward = self.noise.during(job.noise, self._forward) if self.noise else self._forward
+        self.network.forward = self.noise.during(job.noise, self._forward) if self.noise else self._forward
+        seen = laid_out(self.resident, local, {name: vector.to(self.device) for name, vector in job.seen.items()})
         x, y = job.x.to(self.device), job.y.to(self.device)
-        return local.train(forward, self.resident.params, x, y, [rows.to(self.device) for rows in batches])
+        return local.train(self.network, self.resident.params, x, y, [rows.to(self.device) for rows in job.batches], seen)
 
     def evaluate(self, state: State, x: Tensor, y: Tensor) -> dict[str, float]:
         if len(y) == 0:
@@ -191,6 +204,11 @@ class OneAtATime(Executor):
                 loss += float(functional.cross_entropy(logits, target, reduction="sum"))
                 correct += int((logits.argmax(dim=1) == target).sum())
         return {"loss": loss / len(y), "accuracy": correct / len(y)}
+
+
+def laid_out(resident: ResidentModel, local: LocalTraining, vectors: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    """Return what steps see, [..., d] each, as tensors like the model's parameters, and buffers [..., b] as they are."""
+    return {name: [rows] if name in local.buffers_in_steps else resident.views(rows) for name, rows in vectors.items()}
 
 
 def autocast(forward: Callable[..., Tensor], device: torch.device, precision: torch.dtype) -> Callable[..., Tensor]:

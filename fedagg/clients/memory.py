@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 Kept = dict[str, Tensor]
-"""Name -> [k, d], one row for each of k clients."""
+"""Name -> [k, L], one row for each of k clients."""
 
 
 class ClientMemory:
-    """Vectors of length d by name, for every client that has taken part; a client that has not remembers zeros.
+    """Vectors by name, for every client that has taken part.
 
-    Memory is d floats a name and client. It stays where the Grid is, so a client may train anywhere.
+    Memory is L numbers a name and client. It stays where the Grid is, so a client may train anywhere.
 
     Args:
         names: what is remembered.
@@ -24,13 +24,20 @@ class ClientMemory:
     def __init__(self, names: Sequence[str]) -> None:
         self._rows: dict[str, dict[int, Tensor]] = {name: {} for name in names}
 
-    def take(self, clients: Sequence[int], like: Tensor) -> Kept:
-        """Return copies of what these clients remember, in their order; d, dtype and device are those of ``like`` [d]."""
-        zero = torch.zeros_like(like)
-        return {
-            name: torch.stack([rows.get(client, zero) for client in clients]) if len(clients) else like.new_empty(0, len(like))
-            for name, rows in self._rows.items()
-        }
+    def take(self, clients: Sequence[int], first: Mapping[str, Tensor]) -> Kept:
+        """Return copies of what these clients remember, in their order.
+
+        Args:
+            clients: whose.
+            first: name -> [L], what a client remembers that has not taken part yet.
+        """
+        taken = {}
+        for name, rows in self._rows.items():
+            new = first[name]
+            taken[name] = (
+                torch.stack([rows.get(client, new) for client in clients]) if len(clients) else new.new_empty(0, len(new))
+            )
+        return taken
 
     def put(self, clients: Sequence[int], kept: Kept) -> None:
         """Remember ``kept``, whose rows belong to these clients, in their order."""

@@ -34,12 +34,19 @@ def obstacle(batched: Batched, local: LocalTraining, model: nn.Module, x: Tensor
         return f"{type(local).__name__} has a train() of its own, which trains one client"
     layout, clients = batched.layout, range(len(SIZES))
     state = layout.gather(model)
+    shared = {"received": state.params, "received_buffers": state.float_buffers}
+    first = {**dict.fromkeys(local.receives, torch.zeros_like(state.params)), **local.first(state), **shared}
+    seen = {name: first[name] for name in (*local.in_steps, *local.buffers_in_steps)}
 
     def jobs() -> list[Job]:
         parts = zip(torch.split(x, list(SIZES)), torch.split(y, list(SIZES)), strict=True)
-        return [Job(*part, rng.generator(0, "trial", i), rng.derive(0, "trial dropout", i)) for i, part in enumerate(parts)]
+        return [
+            Job(*part, local.batches(m, rng.generator(0, "trial", i)), m, rng.derive(0, "trial dropout", i), seen)
+            for i, (m, part) in enumerate(zip(SIZES, parts, strict=True))
+        ]
 
-    together, alone = (Block.over(torch.empty(len(SIZES), layout.size()), state.params, layout) for _ in range(2))
+    empty = torch.empty(2, len(SIZES), layout.size(), dtype=layout.dtype())
+    together, alone = (Block.over(rows, state.params, layout) for rows in empty)
     with rng.kept_torch():
         with _innermost(batched.module) as where:
             try:

@@ -41,6 +41,9 @@ class Dataset:
         shift: subtracted from raw values; one number, or anything that broadcasts to ``input_shape``.
         scale: divides what is left; never zero.
         class_names: what the classes are called; empty means that their numbers are their names.
+        owners: [M] integers >= 0, who each training row comes from: the clients that nature made, for the partition
+            ``Natural``. None where the rows do not say.
+        owner_names: what the owners 0, 1, ... are called; empty means that their numbers are their names.
 
     Raises:
         ConfigError: arrays that do not belong together, labels outside the classes, values that are not finite.
@@ -63,18 +66,21 @@ class Dataset:
     shift: Array | float = 0.0
     scale: Array | float = 1.0
     class_names: Sequence[str] = ()
+    owners: Array | None = None
+    owner_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for field in ("x_train", "x_test"):
             self._keep(field, np.asarray(getattr(self, field)))
-        for field in ("y_train", "y_test"):
+        for field in ("y_train", "y_test") if self.owners is None else ("y_train", "y_test", "owners"):
             labels = np.asarray(getattr(self, field))
             if labels.dtype.kind not in "iu":
                 raise ConfigError(f"data set {self.name}: {field} must be integers; got {labels.dtype}")
             self._keep(field, labels.astype(np.int64))
         for field in ("shift", "scale"):
             self._keep(field, np.array(getattr(self, field), dtype=np.float32))
-        object.__setattr__(self, "class_names", tuple(self.class_names))
+        for field in ("class_names", "owner_names"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         self._check()
 
     def _keep(self, field: str, array: Array) -> None:
@@ -100,6 +106,12 @@ class Dataset:
         require(bool(np.all(self.scale)) and bool(np.all(np.isfinite(self.scale))), "scale must not be 0", self.scale)
         named = len(self.class_names) in (0, self.num_classes)
         require(named, f"class_names needs {self.num_classes} names or none", len(self.class_names))
+        if self.owners is not None:
+            require(self.owners.shape == self.y_train.shape, "owners needs one number a training row", self.owners.shape)
+            require(int(self.owners.min()) >= 0, "owners must be integers >= 0", self.owners.min())
+        known = 0 if self.owners is None else int(self.owners.max()) + 1
+        count = len(self.owner_names)
+        require(count == 0 or count >= known > 0, f"owner_names needs {known} names or none", count)
 
     def features(self, x: Array) -> Tensor:
         """Turn raw rows into what a model reads.
@@ -122,9 +134,10 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of the six arrays: each one's name, type, shape and bytes."""
+        """SHA-256, in hex, of the arrays (owners only where there are some): each one's name, type, shape and bytes."""
         digest = hashlib.sha256()
-        for field in ("x_train", "y_train", "x_test", "y_test", "shift", "scale"):
+        fields = ["x_train", "y_train", "x_test", "y_test", "shift", "scale"]
+        for field in fields if self.owners is None else [*fields, "owners"]:
             array = np.asarray(getattr(self, field))
             little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
             digest.update(f"{field} {little.dtype.str} {list(array.shape)}\n".encode())
@@ -162,7 +175,7 @@ def digits(test_fraction: float = 0.2, dir: str | Path | None = None) -> Dataset
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
-    test = _stratified_test_rows(y, test_fraction)
+    test = stratified_test_rows(y, test_fraction)
     x = x.astype(np.uint8).reshape(-1, 1, 8, 8)
     return Dataset("digits", x[~test], y[~test], x[test], y[test], 10, f"scikit-learn {version}", scale=16.0)
 
@@ -187,7 +200,7 @@ def breast_cancer(test_fraction: float = 0.2, dir: str | Path | None = None) -> 
     from sklearn.datasets import load_breast_cancer
 
     x, y = load_breast_cancer(return_X_y=True)
-    test = _stratified_test_rows(y, test_fraction)
+    test = stratified_test_rows(y, test_fraction)
     shift, scale = x[~test].mean(axis=0), x[~test].std(axis=0)
     x, names = x.astype(np.float32), ("malignant", "benign")
     return Dataset(
@@ -200,8 +213,19 @@ def _needs_no_folder(name: str, dir: str | Path | None) -> None:
         raise ConfigError(f"data={name} is inside scikit-learn and reads no folder; got data.dir={dir}. Leave data.dir out")
 
 
-def _stratified_test_rows(labels: Array, fraction: float) -> npt.NDArray[np.bool_]:
-    """Mark the test rows, ``fraction`` of every class, chosen by ``SPLIT_SEED`` alone."""
+def stratified_test_rows(labels: Array, fraction: float) -> npt.NDArray[np.bool_]:
+    """Mark the test rows, a share of every class, chosen by ``SPLIT_SEED`` alone.
+
+    Args:
+        labels: [M] integers.
+        fraction: the share; each class gives this much of its rows, rounded.
+
+    Returns:
+        [M] booleans, true for test rows.
+
+    Raises:
+        ConfigError: a fraction that leaves a class without training or test rows.
+    """
     if not 0 < fraction < 1:
         raise ConfigError(f"data.test_fraction must be between 0 and 1; got {fraction}")
     test = np.zeros(len(labels), dtype=bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,9 @@ def label_picture(population: Population, path: str | Path) -> Path:
     main.xaxis.set_major_locator(MultipleLocator(1) if clients <= 20 else MaxNLocator(11, integer=True))
     for axes in (main, top):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("\n".join(_title(population)), fontsize=11)
+    room = int(10 * figure.get_figwidth())  # characters of this size
+    lines = [part for line in _title(population) for part in wrap(line, room, break_on_hyphens=False)]
+    figure.suptitle("\n".join(lines), fontsize=11)
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedagg import rng
 from fedagg.compact import CSR, Ids, Integers
 from fedagg.data.datasets import Dataset
-from fedagg.data.partitions import Partition
+from fedagg.data.partitions.contract import Partition, reads
 from fedagg.errors import ConfigError
 
 
@@ -31,7 +31,8 @@ class Population:
         holdout: share of every client's samples, rounded, that it does not train on and can be evaluated on. At least one
             sample stays for training. Which ones depends on ``(seed, client)`` alone.
         seed: of the seed tree.
-        partition: what made the indices, for titles; None where they were made by hand.
+        partition: what made the indices, for titles; None where they were made by hand. If it has a ``transform``, that is
+            how clients see their samples; the server's test set stays as it is.
         trusted: rows of ``dataset.x_train`` that the server holds itself, beside what clients hold.
 
     Attributes:
@@ -40,7 +41,7 @@ class Population:
 
     Raises:
         ConfigError: indices that are no rows of the training set, or twice with one client; ``holdout`` outside [0, 1);
-            no client with a sample.
+            no client with a sample; a ``transform`` that does not fit the data.
 
     Example:
         >>> from fedagg.data import Dirichlet, Population, digits
@@ -65,6 +66,8 @@ class Population:
         self.dataset, self.holdout, self.seed, self.partition = dataset, holdout, seed, partition
         self.indices = _checked(CSR.of(indices), len(dataset.y_train))
         self.trusted = np.sort(np.asarray(trusted, dtype=np.int64))
+        if self.transformed:
+            self.train(self.holders[0])  # which raises where the transform does not fit the data
 
     @classmethod
     def split(
@@ -81,7 +84,8 @@ class Population:
 
         Args:
             dataset: what to share out.
-            partition: how; one of ``fedagg.data.partitions`` or any callable like them. It is given ``seed`` itself.
+            partition: how; one of ``fedagg.data.partitions`` or any callable like them. It is given the labels, or the array
+                of the data set that its attribute ``reads`` names, and ``seed`` itself.
             num_clients: N.
             seed: decides the partition and what is held out.
             holdout: see the class.
@@ -89,14 +93,21 @@ class Population:
 
         Raises:
             ConfigError: what the partition raises; another number of clients than asked for; an empty client although the
-                partition does not say ``min_size=0``; not a sample left to share out.
+                partition does not say ``min_size=0``; not a sample left to share out; a data set without the array that the
+                partition reads.
         """
         total = len(dataset.y_train)
         if not 0 <= trusted < total:
             raise ConfigError(f"trusted must be at least 0 and less than the {total} training samples; got {trusted}")
         own = rng.numpy_generator(seed, "trusted").permutation(total)[:trusted]
         rest = np.delete(np.arange(total), own)
-        indices = CSR.of(partition(dataset.y_train[rest] if trusted else dataset.y_train, num_clients, seed))
+        by = getattr(dataset, reads(partition), None)
+        if by is None:
+            raise ConfigError(
+                f"{_name(partition)} needs a data set with {reads(partition)}; {dataset.name} has none. Choose another "
+                "data set or another partition"
+            )
+        indices = CSR.of(partition(by[rest] if trusted else by, num_clients, seed))
         if len(indices) != num_clients:
             raise ConfigError(f"{_name(partition)} must return {num_clients} index arrays, one a client; got {len(indices)}")
         empty = np.flatnonzero(indices.sizes == 0)
@@ -124,13 +135,18 @@ class Population:
         mine = self._held_by(client_id)
         return mine[~self._held_out(client_id, client_id + 1)] if self.holdout else mine
 
-    def train(self, client_id: int) -> tuple[Tensor, Tensor]:
-        """Return what a client trains on: float32 features [m, ...] and int64 classes [m]."""
-        return self._examples(self.rows(client_id))
+    def train(self, client_id: int, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what a client trains on: float32 features [m, ...] and int64 classes [m]; or the ``chosen`` ones of the m."""
+        return self._examples(client_id, held_out=False, chosen=chosen)
 
     def validation(self, client_id: int) -> tuple[Tensor, Tensor]:
         """Return what a client holds out: float32 features [v, ...] and int64 classes [v]; v may be 0."""
-        return self._examples(self._held_by(client_id)[self._held_out(client_id, client_id + 1)])
+        return self._examples(client_id, held_out=True)
+
+    @property
+    def transformed(self) -> bool:
+        """Whether clients see their samples otherwise than the data set has them."""
+        return hasattr(self.partition, "transform")
 
     def test(self) -> tuple[Tensor, Tensor]:
         """Return the server's test set: float32 features [T, ...] and int64 classes [T]. Made anew at every call."""
@@ -218,8 +234,17 @@ class Population:
             mask[ends[i] + drawn] = True
         return mask
 
-    def _examples(self, rows: Integers) -> tuple[Tensor, Tensor]:
-        return self.dataset.features(self.dataset.x_train[rows]), torch.from_numpy(self.dataset.y_train[rows])
+    def _examples(self, client_id: int, held_out: bool, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        rows, dataset = self._held_by(client_id), self.dataset
+        places = np.flatnonzero(self._held_out(client_id, client_id + 1) == held_out)
+        if chosen is not None:
+            places = places[chosen.numpy()]
+        y = torch.from_numpy(dataset.y_train[rows[places]])
+        transform = getattr(self.partition, "transform", None)
+        if transform is None:
+            return dataset.features(dataset.x_train[rows[places]]), y
+        x = transform(dataset.features(dataset.x_train[rows]), dataset, client_id, self.seed)  # noise depends on the place
+        return x[places], y
 
 
 def _checked(indices: CSR, total: int) -> CSR:

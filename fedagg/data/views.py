@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedagg.compact import CSR, Integers
-from fedagg.data.partitions import Labels, _checked, _is_integer
+from fedagg.data.partitions.contract import Labels, checked, require_integer
 from fedagg.errors import ConfigError
 
 
@@ -34,11 +34,10 @@ class Views:
     samples: int = 32
 
     def __post_init__(self) -> None:
-        if not (_is_integer(self.samples) and self.samples >= 1):
-            raise ConfigError(f"Views needs an integer samples >= 1; got samples={self.samples}")
+        require_integer(self, "samples", 1)
 
     def __call__(self, labels: Labels, num_clients: int, seed: int) -> CSR:
-        total = len(_checked(self, labels, num_clients, seed, disjoint=False))
+        total = len(checked(self, labels, num_clients, seed, disjoint=False))
         if self.samples > total:
             raise ConfigError(f"{self} needs samples <= rows of the data; got {self.samples} > {total}. Lower samples")
         generator = np.random.default_rng(seed)

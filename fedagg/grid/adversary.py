@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedagg import rng
-from fedagg.clients.app import arrays_of
+from fedagg.clients.app import EXTRAS, arrays_of
 from fedagg.contracts import Attack, Knowledge
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
@@ -247,7 +247,7 @@ class Adversary(WorldGrid):
         content = RecordDict()
         claim = self.num_examples if reply.metadata.src_node_id in self._byzantine else None
         for name, record in reply.content.items():
-            if isinstance(record, ArrayRecord):
+            if isinstance(record, ArrayRecord) and name != EXTRAS:
                 content[name] = arrays
             elif isinstance(record, MetricRecord) and claim is not None and "num-examples" in record:
                 content[name] = MetricRecord({**record, "num-examples": claim})

@@ -1,61 +1,42 @@
-"""Who can be reached: a Grid around a Grid that hides clients, and the patterns by which clients come and go."""
+"""Who can be reached: a Grid around a Grid that hides clients. The patterns stand in ``participation`` and ``trace``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
-from torch import Tensor
 
-from fedagg import rng
 from fedagg.compact import Ids
 from fedagg.errors import ConfigError, FedaggError
 from fedagg.grid.base import WorldGrid
+from fedagg.grid.participation import (
+    Bernoulli,
+    ClassBiased,
+    Cyclic,
+    Markov,
+    Participation,
+    class_biased_probabilities,
+    cyclic_lengths,
+    markov_transition,
+)
+from fedagg.grid.trace import Trace
+
+__all__ = [
+    "Availability",
+    "Bernoulli",
+    "ClassBiased",
+    "Cyclic",
+    "Markov",
+    "Participation",
+    "Trace",
+    "class_biased_probabilities",
+    "cyclic_lengths",
+    "markov_transition",
+]
 
 PATIENCE = 8  # a strategy that samples asks for node ids a few times a round; one that waits asks for ever
-
-
-class Participation(Protocol):
-    """Which clients can be reached in a round: ``available(round) -> bool [N]``, indexed by client id.
-
-    One that remembers something from round to round has ``state_dict()`` and ``load_state_dict(state)`` for checkpoints.
-    """
-
-    def available(self, round: int) -> Tensor:
-        """Return [N] bool."""
-
-
-@dataclass(frozen=True)
-class Bernoulli:
-    """Client i can be reached in any round with probability p_i, independently of other clients and rounds.
-
-    Args:
-        probabilities: [N] in [0, 1], or one number for all.
-        seed: the run's seed.
-        num_clients: N, where one number is given.
-    """
-
-    probabilities: float | Sequence[float] | Tensor
-    seed: int = 0
-    num_clients: int | None = None
-
-    def __post_init__(self) -> None:
-        p = torch.as_tensor(self.probabilities, dtype=torch.float64)
-        if p.ndim > 1 or (p.ndim == 0 and self.num_clients is None) or not bool(((p >= 0) & (p <= 1)).all()):
-            raise ConfigError(
-                "participation needs probabilities in [0, 1]: a vector with one entry per client, or one number with "
-                f"num_clients; got {self.probabilities}, num_clients={self.num_clients}"
-            )
-
-    def available(self, round: int) -> Tensor:
-        """Return [N] bool."""
-        p = torch.as_tensor(self.probabilities, dtype=torch.float64)
-        p = p.expand(self.num_clients or 1) if p.ndim == 0 else p
-        return torch.rand(len(p), dtype=torch.float64, generator=rng.generator(self.seed, "availability", round)) < p
 
 
 class Availability(WorldGrid):

@@ -12,7 +12,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedagg.clients.app import server_round
-from fedagg.clients.clients import Poison
+from fedagg.clients.training import Poison
 from fedagg.errors import FedaggError
 from fedagg.params import Layout
 

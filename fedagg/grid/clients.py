@@ -13,18 +13,21 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
+from torch import Tensor
 
 from fedagg import rng
 from fedagg.clients import Clients
-from fedagg.clients.app import arrays_of, evaluation_content, server_round, training_contents
+from fedagg.clients.app import arrays_of, evaluation_content, extras_of, server_round, training_contents
 from fedagg.clients.choice import Engine
-from fedagg.clients.clients import Evaluation, Poison, Training
+from fedagg.clients.clients import Evaluation
 from fedagg.clients.memory import ClientMemory, Kept
+from fedagg.clients.training import Poison, Training
 from fedagg.errors import ClientError, ConfigError, FedaggError
 from fedagg.grid.base import SimulationGrid, ensure_identity
 from fedagg.params import Layout, State
 
 NodeConfig = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]
+Vectors = Mapping[str, Tensor]
 
 
 class ClientGrid(SimulationGrid):
@@ -100,11 +103,13 @@ class ClientGrid(SimulationGrid):
         """Give back what the clients run on."""
 
     @abstractmethod
-    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Training:
+    def fit(
+        self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept, received: Vectors
+    ) -> Training:
         """Train a cohort; see ``Clients.fit``."""
 
     @abstractmethod
-    def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
+    def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Evaluation:
         """Let a cohort evaluate; see ``Clients.evaluate``."""
 
     @abstractmethod
@@ -189,14 +194,17 @@ class ClientGrid(SimulationGrid):
             state = clients.layout.read(arrays_of(group[0]))
             ids = [message.metadata.dst_node_id for message in group]
             by_id = dict(zip(ids, group, strict=True))
+            local = clients.local
+            first = local.first(state) if local.keeps else {}
             if stage == "train":
-                done = self.fit(clients, state, ids, round, self._memory.take(ids, state.params))
+                done = self.fit(clients, state, ids, round, self._memory.take(ids, first), extras_of(group[0]))
                 if done.kept:
                     self._memory.put(done.client_ids, done.kept)
                 contents = training_contents(clients.layout, done)
                 answered, errors = done.client_ids, done.errors
             elif stage == "evaluate":
-                judged = self.evaluate(clients, state, ids, round)
+                kept = self._memory.take(ids, first) if local.personalises else {}
+                judged = self.evaluate(clients, state, ids, round, kept)
                 contents = [evaluation_content(*sent) for sent in zip(judged.num_examples, judged.metrics, strict=True)]
                 answered, errors = judged.client_ids, judged.errors
             else:

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from fedagg.clients import Clients, Evaluation, Training
 from fedagg.clients.memory import Kept
 from fedagg.errors import ClientError
-from fedagg.grid.clients import AppCall, ClientGrid
+from fedagg.grid.clients import AppCall, ClientGrid, Vectors
 from fedagg.params import State
 
 
@@ -20,11 +20,13 @@ class LocalGrid(ClientGrid):
     def __str__(self) -> str:
         return "this process"
 
-    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Training:
-        return clients.fit(state, client_ids, round, self.poisons, kept)
+    def fit(
+        self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept, received: Vectors
+    ) -> Training:
+        return clients.fit(state, client_ids, round, self.poisons, kept, received)
 
-    def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
-        return clients.evaluate(state, client_ids, round)
+    def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Evaluation:
+        return clients.evaluate(state, client_ids, round, kept)
 
     def call(self, app: ClientApp, calls: Sequence[AppCall]) -> Iterable[Message | ClientError]:
         return (call(app) for call in calls)

@@ -22,8 +22,9 @@ from fedagg.clients import Clients, Evaluation, Training
 from fedagg.clients.choice import Engine
 from fedagg.clients.executor import Block
 from fedagg.clients.memory import Kept
+from fedagg.clients.training import Reports
 from fedagg.errors import ClientError, ConfigError, FedaggError
-from fedagg.grid.clients import AppCall, ClientGrid, NodeConfig
+from fedagg.grid.clients import AppCall, ClientGrid, NodeConfig, Vectors
 from fedagg.grid.workers import Share, Worker, arrays_of, groups, place, resident_bytes, room
 from fedagg.params import State
 from fedagg.rows import RowBuffer
@@ -133,25 +134,33 @@ class RayGrid(ClientGrid):
             self.close()
             raise
 
-    def fit(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Training:
+    def fit(
+        self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept, received: Vectors
+    ) -> Training:
         model, poisons = ray.put(arrays_of(state)), self.poisons
+        beside = ray.put({name: vector.cpu().numpy() for name, vector in received.items()})
         places = {client: row for row, client in enumerate(client_ids)}
 
         def ask(worker: Any, ids: Share) -> Any:
             theirs = {name: rows[[places[client] for client in ids]].cpu().numpy() for name, rows in kept.items()}
             poison = {client: poisons[client] for client in ids if client in poisons}
-            return worker.fit.remote(model, ids, round, poison, theirs)
+            return worker.fit.remote(model, ids, round, poison, theirs, beside, clients.reports)
 
         base, layout = state.params, clients.layout
         block = Block.over(self._rows.take(len(client_ids), layout.size(), base.dtype, base.device), base, layout)
         parts = block.updates, block.float_buffers, block.int_buffers
         result, errors = Training(block), dict[int, ClientError]()
-        facts: dict[int, tuple[int, dict[str, float], bool]] = {}
+        facts: dict[int, tuple[int, Reports, bool]] = {}
+        extras: dict[str, Tensor] = {}
         for done in self._shared_out(clients, client_ids, ask):
             for part, rows in zip(parts, done.rows, strict=True):
                 _write(rows, part, [places[client] for client in done.facts])
             for name, rows in done.kept.items():
                 _write(rows, kept[name], [places[client] for client in done.facts])
+            for name, rows in done.extras.items():
+                sent = torch.from_numpy(rows[:0].copy()).to(base.device)  # the store's own memory is read-only
+                into = extras.setdefault(name, sent.new_empty(len(client_ids), *rows.shape[1:]))
+                _write(rows, into, [places[client] for client in done.facts])
             facts |= done.facts
             errors |= done.errors
         result.client_ids, result.errors = sorted(facts), dict(sorted(errors.items()))
@@ -162,15 +171,21 @@ class RayGrid(ClientGrid):
             result.finite.append(finite)
         answered = [places[client] for client in result.client_ids]
         result.kept = {name: rows[answered] for name, rows in kept.items()}
+        result.extras = {name: rows[answered] for name, rows in extras.items()}
         if errors:  # nothing was written to their rows
             for part in parts:
                 part[: len(facts)] = part[answered]
         return result
 
-    def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int) -> Evaluation:
-        model = ray.put(arrays_of(state))
+    def evaluate(self, clients: Clients, state: State, client_ids: Sequence[int], round: int, kept: Kept) -> Evaluation:
+        model, places = ray.put(arrays_of(state)), {client: row for row, client in enumerate(client_ids)}
+
+        def ask(worker: Any, ids: Share) -> Any:
+            theirs = {name: rows[[places[client] for client in ids]].cpu().numpy() for name, rows in kept.items()}
+            return worker.evaluate.remote(model, ids, round, theirs)
+
         facts, errors = dict[int, tuple[int, dict[str, float]]](), dict[int, ClientError]()
-        for done in self._shared_out(clients, client_ids, lambda worker, ids: worker.evaluate.remote(model, ids, round)):
+        for done in self._shared_out(clients, client_ids, ask):
             facts |= zip(done.client_ids, zip(done.num_examples, done.metrics, strict=True), strict=True)
             errors |= done.errors
         answered, errors = sorted(facts), dict(sorted(errors.items()))

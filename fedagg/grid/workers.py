@@ -15,7 +15,7 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedagg.clients import Clients, Evaluation
-from fedagg.clients.clients import Poison
+from fedagg.clients.training import Poison, Reports
 from fedagg.errors import ClientError
 from fedagg.grid.base import ensure_identity
 from fedagg.grid.clients import AppCall
@@ -84,13 +84,15 @@ class Trained:
     Args:
         rows: what its clients changed, and their buffers, [k, ...] each.
         facts: client id -> examples it trained on, its metrics, whether its row is finite; in the order of the rows.
-        kept: name -> [k, d], what they will remember.
+        kept: name -> [k, L], what they will remember.
+        extras: name -> [k, L], what they send beside their models.
         errors: client id -> what went wrong, for clients that have no row.
     """
 
     rows: Arrays
-    facts: dict[int, tuple[int, dict[str, float], bool]]
+    facts: dict[int, tuple[int, Reports, bool]]
     kept: dict[str, Any]
+    extras: dict[str, Any]
     errors: dict[int, ClientError]
 
 
@@ -117,22 +119,32 @@ class Worker:
         self._clients = source()
         return {key: getattr(self._clients.engine, key) for key in ("name", "why", "device", "batch", "client_bytes")}
 
-    def fit(self, model: Arrays, ids: Share, round: int, poisons: Mapping[int, Poison], kept: Mapping[str, Any]) -> Trained:
-        """Train a share of a cohort."""
-        remembered = {name: torch.from_numpy(np.array(rows)) for name, rows in kept.items()}
-        done = self._clients.fit(state_of(model), ids, round, poisons, remembered)
+    def fit(
+        self,
+        model: Arrays,
+        ids: Share,
+        round: int,
+        poisons: Mapping[int, Poison],
+        kept: Mapping[str, Any],
+        received: Mapping[str, Any],
+        reports: frozenset[str],
+    ) -> Trained:
+        """Train a share of a cohort; ``reports`` is what clients say of themselves."""
+        self._clients.report(reports)
+        done = self._clients.fit(state_of(model), ids, round, poisons, _tensors(kept), _tensors(received))
         k, block = len(done.client_ids), done.block
         facts = zip(done.num_examples, done.metrics, done.finite, strict=True)
         return Trained(
             tuple(part[:k].numpy() for part in (block.updates, block.float_buffers, block.int_buffers)),
             dict(zip(done.client_ids, facts, strict=True)),
             {name: rows.numpy() for name, rows in done.kept.items()},
+            {name: rows.cpu().numpy() for name, rows in done.extras.items()},
             done.errors,
         )
 
-    def evaluate(self, model: Arrays, ids: Share, round: int) -> Evaluation:
+    def evaluate(self, model: Arrays, ids: Share, round: int, kept: Mapping[str, Any]) -> Evaluation:
         """Let a share of a cohort evaluate."""
-        return self._clients.evaluate(state_of(model), ids, round)
+        return self._clients.evaluate(state_of(model), ids, round, _tensors(kept) or None)
 
     def call(self, call: AppCall) -> tuple[Message | ClientError, RecordDict]:
         """Call the app; return its answer, and what the client remembers."""
@@ -155,6 +167,10 @@ def arrays_of(state: State) -> Arrays:
 def state_of(model: Arrays) -> ModelState:
     """Return a model that has travelled, in memory of its own."""
     return ModelState(*(torch.from_numpy(np.array(part)) for part in model))
+
+
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
 
 
 def resident_bytes() -> int:

@@ -112,7 +112,7 @@ def carry_out(task: Task, tell: Tell = lambda round, state: None, stop: Stop = l
                 reason = f"{type(error).__name__}: {error}"
                 note_failure(task, reason)
                 return ended("failed", reason)
-        accuracy = result.series("accuracy")
+        accuracy = result.series("accuracy") or result.series("accuracy_mean", "clients")
         return ended("completed", summary=f"accuracy {accuracy[-1][1]:.4f}" if accuracy else "")
     except InUse:
         return ended("elsewhere")

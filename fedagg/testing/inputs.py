@@ -19,6 +19,7 @@ from fedagg.testing.core import BrokenPromise
 
 MOST = 64  # a plug-in that refuses fewer rows than these refuses everything
 CLASSES = 10
+METRICS = ("train_loss", "loss_before", "a_norm")  # what clients report to whom it may concern
 
 
 def rows(seed: int, n: int, d: int, scale: float = 1.0, common: float = 1.0) -> Tensor:
@@ -120,7 +121,8 @@ class Facts(Case):
     def tensors(self) -> dict[str, Tensor]:
         cohort = self.cohort
         found = {"num_examples": cohort.num_examples, "updates": cohort.updates, "params": cohort.params, **cohort.metrics}
-        return found if cohort.label_counts is None else {**found, "label_counts": cohort.label_counts}
+        told = {"label_counts": cohort.label_counts, "reachability": cohort.reachability}
+        return found | {name: tensor for name, tensor in told.items() if tensor is not None}
 
 
 @dataclass(frozen=True)
@@ -238,9 +240,10 @@ def facts(seed: int, n: int, d: int, scale: float = 1.0, round: int = 1) -> Fact
         updates=rows(seed, n, d, scale, scale),
         params=rows(seed + 1000, 1, d)[0],
         num_examples=labels.sum(dim=1).double(),
-        metrics={"train_loss": torch.rand(n, generator=draw, dtype=torch.float64) + 0.5},
+        metrics={name: torch.rand(n, generator=draw, dtype=torch.float64) + 0.5 for name in METRICS},
         label_counts=labels,
         population=4 * n + 3,
+        reachability=torch.rand(n, generator=draw, dtype=torch.float64) / 2 + 0.5,
     )
     return Facts(f"a cohort with rows(seed={seed}, n={n}, d={d}, scale={scale})", cohort)
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from fedagg.checkpoint import Checkpoints
 from fedagg.clients import Clients, LocalSGD
+from fedagg.clients.local import LocalTraining
 from fedagg.cohort import Trusted
 from fedagg.data import IID, Dataset, Population
 from fedagg.grid import Faults, LocalGrid
@@ -23,7 +24,7 @@ from fedagg.loop import Result, run
 from fedagg.models import build, logistic_regression
 from fedagg.params import State
 from fedagg.strategy import Strategy
-from fedagg.testing.core import Check, demand
+from fedagg.testing.core import BrokenPromise, Check, demand
 from fedagg.testing.inputs import MOST
 
 ROUNDS = 4
@@ -88,9 +89,24 @@ def _run(
         chosen.trusted = _trusted
     model = _model()
     population = _population(_clients(chosen) + 2)
-    grid = LocalGrid(Clients(population, model, LocalSGD(lr=0.1), seed=0))
+    clients = Clients(population, model, _local(getattr(chosen, "client_half", "")), seed=0)
+    if isinstance(chosen, Strategy):
+        if "proxy" in chosen.needs and not (getattr(chosen, "model", None) and getattr(chosen, "proxy", None)):
+            chosen.model, chosen.proxy = model, population.test()  # type: ignore[attr-defined]
+        chosen.reachability = torch.ones(len(population), dtype=torch.float64)
+    grid = LocalGrid(clients)
     with _quiet():
         return run(world(grid), chosen, model, rounds, seed=0, checkpoints=checkpoints)
+
+
+def _local(half: str) -> LocalTraining:
+    """Return local training of the class with this name, wherever it is defined; plain SGD for none."""
+    waiting: list[type[LocalTraining]] = [LocalSGD]
+    for kind in waiting:
+        if half in ("", kind.__name__):
+            return kind(lr=0.1)  # type: ignore[call-arg]
+        waiting += kind.__subclasses__()
+    raise BrokenPromise(f"no subclass of LocalSGD is called {half}, the other half of this strategy")
 
 
 def _clients(strategy: Any) -> int:

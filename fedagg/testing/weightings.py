@@ -32,7 +32,8 @@ def unclaimed(weighting: Any) -> None:
 def untold(weighting: Any) -> None:
     """Where clients tell neither labels nor metrics, nor the population is known, it does without or raises ``ValueError``."""
     for case in cases_of(weighting):
-        with _with(case, "only what is always known", label_counts=None, metrics={}, population=None) as other:
+        unknown: dict[str, Any] = {"label_counts": None, "metrics": {}, "population": None, "reachability": None}
+        with _with(case, "only what is always known", **unknown) as other:
             refusal(_demand_one_each, weighting, other)
 
 
@@ -46,6 +47,7 @@ def follows_clients(weighting: Any) -> None:
             "num_examples": cohort.num_examples[order],
             "metrics": {name: values[order] for name, values in cohort.metrics.items()},
             "label_counts": None if cohort.label_counts is None else cohort.label_counts[order],
+            "reachability": None if cohort.reachability is None else cohort.reachability[order],
         }
         with _with(case, f"clients exchanged as {order.tolist()}", **moved) as other:
             weights = case.call(copy.deepcopy(weighting))

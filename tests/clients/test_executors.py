@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import fedagg.clients
 from fedagg import Clients, LocalSGD, Population
 from fedagg.attacks import LabelFlip
-from fedagg.clients import WorkerMomentum
+from fedagg.clients import Ditto, FedBN, FedDyn, FedProx, Moon, Scaffold, WorkerMomentum
 from fedagg.clients.local import LocalTraining
 from fedagg.data import Dataset
 from fedagg.params import Layout
@@ -38,6 +38,14 @@ LOCALS = {
     "single examples": LocalSGD(lr=0.01, batch_size=1),
     "all at once": LocalSGD(lr=0.2, batch_size=1000, epochs=3),
 }
+CORRECTED = [  # what changes steps; each has its reference in tests/clients/local
+    FedProx(lr=0.05, mu=0.5, momentum=0.5, batch_size=16),
+    Scaffold(lr=0.05, batch_size=16),
+    FedDyn(lr=0.05, alpha=0.2, clip_norm=1.0, batch_size=16),
+    Moon(lr=0.05, mu=2.0, batch_size=16),
+    FedBN(lr=0.05, batch_size=16),
+    Ditto(lr=0.05, lam=0.5, batch_size=16),
+]
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -58,7 +66,7 @@ def concrete_locals() -> set[type]:
 
 
 def test_every_local_algorithm_is_compared() -> None:
-    assert {type(local) for local in LOCALS.values()} == concrete_locals()
+    assert {type(local) for local in [*LOCALS.values(), *CORRECTED]} == concrete_locals()
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -93,6 +101,37 @@ def test_the_executors_agree_and_leave_constant_buffers_alone(fit: Fit, name: st
         for kind in ("float_buffers", "int_buffers"):
             rows = getattr(done.training.block, kind)
             assert torch.equal(rows, getattr(state, kind).expand_as(rows))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("local", CORRECTED, ids=lambda local: type(local).__name__)
+def test_the_executors_agree_on_what_is_remembered_and_received(uneven: Population, local: LocalSGD, name: str) -> None:
+    """From memories of noise; seven clients with one to five steps, the last uneven; constant buffers stay constant."""
+    model, _ = model_and_twin(name)
+    if isinstance(local, FedBN) and not any(isinstance(layer, nn.GroupNorm) for layer in model.modules()):
+        pytest.skip("nothing to keep")
+    if isinstance(local, Moon) and name == "logistic regression":
+        pytest.skip("no features")
+    draw, found = torch.Generator().manual_seed(1), []
+    state = Layout.of_model(model).gather(model)
+    first = local.prepared(model, Layout.of_model(model)).first(state)
+    noise = {
+        name: 0.0 if "buffers" in name else 0.05 * torch.randn(len(SIZES), len(first[name]), generator=draw) for name in first
+    }
+    kept = {name: vector.expand(len(SIZES), -1) + noise[name] for name, vector in first.items()}
+    received = {name: 0.05 * torch.randn(len(state.params), generator=draw) for name in local.receives}
+    before = {name: vector.clone() for name, vector in kept.items()}
+    for executor in EXECUTORS:
+        clients = Clients(uneven, model, local, seed=11, executor=executor)
+        assert clients.engine.name == executor
+        done = clients.fit(state, range(len(SIZES)), ROUND, kept=kept, received=received)
+        assert all(done.finite)
+        assert all(torch.equal(kept[name], before[name]) for name in kept)
+        kinds = {"rows": done.block.updates, **{f"kept {name}": rows for name, rows in done.kept.items()}, **done.extras}
+        found.append({name: rows.clone() for name, rows in kinds.items() if rows.numel()})
+    assert found[0].keys() == found[1].keys()
+    for name, rows in found[0].items():
+        assert apart(found[1][name], rows) < 5 * TOLERANCE, name  # a control variate is a difference, divided by K lr
 
 
 @pytest.mark.parametrize("name", ["mlp", "dropout"])
@@ -131,7 +170,7 @@ def test_poison_changes_its_client_only(fit: Fit, uneven: Population, executor: 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_client_whose_data_cannot_be_read_has_no_row(fit: Fit, uneven: Population, executor: str) -> None:
     class Broken(Population):
-        def train(self, client_id: int) -> tuple[Tensor, Tensor]:
+        def train(self, client_id: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             if client_id == 3:
                 raise OSError("unreadable")
             return super().train(client_id)
@@ -222,7 +261,7 @@ def test_features_are_as_the_population_says(dataset: Dataset) -> None:
     """A population may make its own features; both executors ask it."""
 
     class Dark(Population):
-        def train(self, client_id: int) -> tuple[Tensor, Tensor]:
+        def train(self, client_id: int) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             x, y = super().train(client_id)
             return torch.zeros_like(x), y
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from fedagg import Clients, ConfigError, LocalGrid, LocalSGD, Population, Strategy, run
 from fedagg.checkpoint import Checkpoints
 from fedagg.clients import WorkerMomentum, client_app
+from fedagg.clients.local import Sent
 from fedagg.clients.memory import ClientMemory
 from fedagg.loop import Callback, Result, Round
-from fedagg.params import Layout
+from fedagg.params import Layout, ModelState
 
 
 def trained(population: Population, model: nn.Module, local: LocalSGD, executor: str = "one_at_a_time") -> Clients:
@@ -30,7 +31,7 @@ def test_what_is_sent_is_the_momentum(population: Population, model: nn.Module, 
     memory, state = ClientMemory(clients.local.keeps), clients.layout.gather(model)
 
     def sent(ids: list[int], round: int) -> tuple[Tensor, Tensor]:
-        done = clients.fit(state, ids, round, kept=memory.take(ids, state.params))
+        done = clients.fit(state, ids, round, kept=memory.take(ids, clients.local.first(state)))
         memory.put(done.client_ids, done.kept)
         return done.block.updates.clone(), plain.fit(state, ids, round).block.updates.clone()
 
@@ -47,7 +48,7 @@ def test_momenta_by_hand(form: str, wanted: list[float]) -> None:
     sent = []
     for change in (1.0, -0.5, 2.0):
         row = torch.tensor([[change]])
-        local.send(row, kept)
+        local.send(Sent(ModelState(row[0], row[0, :0], row[0, :0]), row, row[:, :0], torch.ones(len(row))), kept)
         sent.append(row.item())
     assert sent == pytest.approx(wanted)
 

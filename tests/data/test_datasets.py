@@ -145,6 +145,22 @@ def test_fingerprint_by_hand():
     assert data.fingerprint == hashlib.sha256(one + two).hexdigest()
 
 
+def test_owners_are_kept_and_join_the_fingerprint():
+    x, y = np.array([[1], [2]], np.uint8), np.array([0, 1])
+
+    def variant(**more):
+        return Dataset("d", x, y, x, y, 2, "here", **more)
+
+    data = variant(owners=np.array([1, 0], np.int8), owner_names=["ann", "bob"])
+    assert data.owners.tolist() == [1, 0]
+    assert data.owner_names == ("ann", "bob")
+    with pytest.raises(ValueError, match="read-only"):
+        data.owners[0] = 0
+    fingerprints = {variant().fingerprint, data.fingerprint, variant(owners=[0, 1]).fingerprint}
+    assert len(fingerprints) == 3
+    assert variant(owners=[1, 0]).fingerprint == data.fingerprint  # names do not decide
+
+
 def test_a_data_set_survives_pickling(toy):
     copy = pickle.loads(pickle.dumps(toy))
     assert copy.fingerprint == toy.fingerprint
@@ -168,6 +184,11 @@ X, Y = np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1])
         ({"x_train": X[:0], "y_train": Y[:0]}, "at least one training row"),
         ({"scale": 0.0}, "scale must not be 0"),
         ({"class_names": ["a"]}, "class_names needs 2"),
+        ({"owners": Y[:3]}, r"owners needs one number a training row; got \(3,\)"),
+        ({"owners": Y - 1}, "owners must be integers >= 0; got -1"),
+        ({"owners": Y.astype(float)}, "owners must be integers; got float64"),
+        ({"owners": Y, "owner_names": ["ann"]}, "owner_names needs 2 names or none; got 1"),
+        ({"owner_names": ["ann"]}, "owner_names needs 0 names or none; got 1"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(changes, says):

@@ -7,7 +7,18 @@ import torch
 from scipy import stats
 from sklearn.datasets import load_digits
 
-from fedagg.data import IID, Dirichlet, KClasses, Shards
+from fedagg.data.partitions import (
+    IID,
+    NIID1,
+    ClientDirichlet,
+    Dirichlet,
+    FeatureSkew,
+    GammaSimilarity,
+    KClasses,
+    QuantityDirichlet,
+    QuantityLognormal,
+    Shards,
+)
 from fedagg.errors import ConfigError
 
 DIGITS = load_digits().target
@@ -24,6 +35,12 @@ EVERY = [
     KClasses(3),
     Shards(1),
     Shards(4),
+    ClientDirichlet(),
+    GammaSimilarity(0.3),
+    NIID1(min_size=1),
+    QuantityDirichlet(),
+    QuantityLognormal(2.0),
+    FeatureSkew(Dirichlet(), rotation=(0, 90)),
 ]
 
 

@@ -5,6 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from fedagg.data import IID, Dataset, Dirichlet, Population, Shards, digits, label_picture
+from fedagg.data.partitions import FeatureSkew, LongTail
 
 
 def synthetic(samples=20000, classes=10):
@@ -57,6 +58,13 @@ def test_the_title_says_what_is_drawn(tmp_path):
     text = label_picture(Population.split(digits(), Dirichlet(0.2), 12, seed=7), tmp_path / "p.svg").read_text()
     assert "<!-- digits, Dirichlet(alpha=0.2, min_size=1), seed 7, N = 12 -->" in text
     assert "<!-- 1,438 samples; " in text
+
+
+def test_a_long_title_is_broken_into_lines(tmp_path):
+    partition = FeatureSkew(LongTail(Dirichlet(0.3), ratio=5), rotation=(0, 90, 180, 270), noise=0.2)
+    text = label_picture(Population.split(digits(), partition, 10), tmp_path / "p.svg").read_text()
+    assert str(partition) not in text
+    assert "<!-- digits, FeatureSkew(base=LongTail(base=Dirichlet(alpha=0.3, min_size=1)," in text
 
 
 def test_matplotlib_has_no_global_state_afterwards(tmp_path):

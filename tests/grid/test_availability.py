@@ -1,4 +1,4 @@
-"""Availability: who can be reached, and that nobody waits for ever."""
+"""Availability: who can be reached, and that nobody waits for ever. The patterns have their own tests."""
 
 from collections.abc import Callable
 
@@ -96,26 +96,6 @@ def test_worlds_can_be_stacked(grid: LocalGrid, model: nn.Module) -> None:
     byzantine = dict(result.series("byzantine", "server"))
     assert byzantine == {1: len(world.byzantine & {0, 1, 2}), 2: len(world.byzantine & {3, 4, 5})}
     assert set(dict(result.series("client_errors", "server")).values()) == {0.0}
-
-
-def test_bernoulli_frequencies() -> None:
-    """Four clients, 4,000 rounds: the sd of a frequency is at most 0.0079; over 4.5 sd is a false alarm of rate 3e-5."""
-    p = torch.tensor([0.1, 0.5, 0.9, 1.0])
-    reached = torch.stack([Bernoulli(p, seed=0).available(round) for round in range(1, 4001)]).double()
-    assert (reached.mean(0) - p).abs().max() < 4.5 * 0.0079
-    assert reached[:, 3].all()
-    correlation = torch.corrcoef(torch.cat([reached[1:, :3].T, reached[:-1, :3].T]))
-    assert (correlation - torch.eye(6, dtype=torch.float64)).abs().max() < 0.08  # independent of clients and of the last round
-    assert torch.equal(Bernoulli(p, seed=0).available(3), Bernoulli(p, seed=0).available(3))
-    one_number = Bernoulli(0.5, num_clients=50)
-    assert one_number.available(1).shape == (50,)
-    assert not torch.equal(one_number.available(1), Bernoulli(0.5, seed=1, num_clients=50).available(1))
-
-
-@pytest.mark.parametrize("p", [-0.1, 1.1, [0.5, 2.0], float("nan")])
-def test_impossible_probabilities(p: object) -> None:
-    with pytest.raises(ConfigError, match="probabilities in \\[0, 1\\]"):
-        Bernoulli(p, num_clients=2)  # type: ignore[arg-type]
 
 
 def test_a_pattern_for_another_population_is_refused(grid: LocalGrid, model: nn.Module) -> None:

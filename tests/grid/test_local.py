@@ -130,7 +130,8 @@ def test_local_sgd_is_torch_sgd(dataset: Dataset, momentum: float, weight_decay:
     ours, theirs = fresh(), fresh()
     local = LocalSGD(epochs=3, batch_size=16, lr=0.1, momentum=momentum, weight_decay=weight_decay)
     batches = local.batches(len(y), torch.Generator().manual_seed(1))
-    metrics = local.summary(torch.stack(local.train(ours, list(ours.parameters()), x, y, batches)).tolist())
+    losses = local.train(lambda params, x: ours(x), list(ours.parameters()), x, y, batches, {})
+    metrics = local.summary(torch.stack(losses).tolist())
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):

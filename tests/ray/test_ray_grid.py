@@ -28,14 +28,14 @@ from fedagg import (
     run,
 )
 from fedagg.attacks import ALIE, LabelFlip
-from fedagg.clients import WorkerMomentum, client_app
+from fedagg.clients import Ditto, FedBN, Moon, Scaffold, WorkerMomentum, client_app
 from fedagg.data import Dataset, Dirichlet
 from fedagg.grid import Bernoulli, SimulationGrid
 from fedagg.grid.ray import RayGrid, ray
 from fedagg.grid.workers import groups, place, room
 from fedagg.loop import Result
 from fedagg.models import build, mlp
-from strategies import Krum, TrimmedMean
+from strategies import SCAFFOLD, Krum, TrimmedMean
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -88,6 +88,21 @@ def test_what_clients_remember_follows_them(uneven: Population, net: nn.Module) 
             run(world, Strategy(cohort=4, seed=3), net, rounds=4, seed=3) for world in (grid, LocalGrid(clients))
         )
     assert bytes_of(result) == bytes_of(expected)
+
+
+def test_control_variates_and_models_of_ones_own_travel(uneven: Population, net: nn.Module) -> None:
+    """Vectors beside the model, both ways, and what a client evaluates; one client fails in every round."""
+    for local, strategy in ((Scaffold(), SCAFFOLD), (Ditto(), Strategy), (Moon(), Strategy), (FedBN(), Strategy)):
+        clients = Clients(uneven, net, local, seed=3)
+        with RayGrid(clients, workers=2, on_client_error="drop") as grid:
+            result, expected = (
+                run(world, strategy(cohort=5, seed=3, evaluate_every=1), net, rounds=3, seed=3)
+                for world in (grid, LocalGrid(clients, on_client_error="drop"))
+            )
+            memory = grid.state_dict()["memory"]
+        assert result.rows == expected.rows
+        assert bytes_of(result) == bytes_of(expected)
+        assert all(len(saved["clients"]) > 5 for saved in memory.values())
 
 
 def test_clients_that_are_batched_stay_together(uneven: Population, caplog: pytest.LogCaptureFixture) -> None:

@@ -33,3 +33,5 @@ def test_a_strategy_made_of_it_keeps_its_promises(name):
         check_strategy(Strategy(Median(), pre_aggregators=[plugin]))
     elif isinstance(plugin, Weighting):
         check_strategy(Strategy(weighting=plugin))
+    elif isinstance(plugin, Strategy):
+        check_strategy(plugin)
