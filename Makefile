@@ -1,5 +1,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+JOBS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -23,7 +24,7 @@ demo: setup  ## run 4 strategies x 4 attacks x 3 seeds on real data, then the ta
 	$(BIN)/fedagg report quickstart
 
 test: setup check  ## lint, types and the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: setup  ## lint and types only
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -36,3 +36,16 @@ def complain(error: Exception) -> int:
         raise error
     print(f"error: {error}", file=sys.stderr)
     return int(getattr(error, "exit_code", 1))
+
+
+def method(choices: Mapping[str, str]) -> str:
+    """Return what to call a strategy and what was chosen beside it.
+
+    Example:
+        >>> method({"strategy": "scaffold", "pre_aggregators": "nnm,arc", "weighting": "feddisco"})
+        'nnm + arc + scaffold + feddisco'
+    """
+    before, weighting = choices.get("pre_aggregators", "none"), choices.get("weighting", "own")
+    return " + ".join(
+        [*(before.split(",") if before != "none" else ()), choices["strategy"], *([weighting] if weighting != "own" else ())]
+    )

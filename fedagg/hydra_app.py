@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from fedagg import resolvers
-from fedagg.console import complain, config_dir, say_how_to_go_on, suggest
+from fedagg.console import complain, config_dir, method, say_how_to_go_on, suggest
 from fedagg.errors import ConfigError, FedaggError
 from fedagg.overrides import written
 
@@ -89,8 +89,7 @@ def _run_job(cfg: DictConfig, arguments: Sequence[str]) -> float | None:
             print(f"complete  {directory}", flush=True)
             return _last_accuracy(found.series("accuracy")[1].tolist())
     changed = " ".join(settings.overrides.task) or "nothing, these are the defaults"
-    chain = [*filter(None, cfg.pre_aggregation.split(",")), choices["strategy"]]
-    title = f"{' + '.join(chain)} x {choices['attack']}, seed {cfg.seed}"
+    title = f"{method(choices)} x {choices['attack']}, seed {cfg.seed}"
     with ExitStack() as stack:
         watch = watcher(stack, title, [f"changed   {changed}", f"output    {directory}"])
         try:
@@ -171,7 +170,8 @@ def _choices_of(settings: Any) -> dict[str, str]:
         group, _, names = str(override).partition("=")
         if names.startswith("[") and (config_dir() / group).is_dir():  # several of one group, which Hydra does not record
             chosen[group] = names.strip("[]").replace(" ", "")
-    return {group: choice for group, choice in chosen.items() if not group.startswith(("hydra/", "machine", "logger"))}
+    own = {group: choice for group, choice in chosen.items() if "@" not in group}  # others are parts of a choice
+    return {group: choice for group, choice in own.items() if not group.startswith(("hydra/", "machine", "logger"))}
 
 
 def partition(overrides: Sequence[str], out: Path) -> int:
@@ -224,6 +224,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     )
     if unknown:
         key = unknown.group(1)
+        if key.split(".")[0] == "rule":
+            return f"no setting {key}: a rule is chosen as strategy=NAME, and its settings are strategy.rule.NAME"
         near = suggest(key, _known_keys(overrides))
         return f"no setting {key}{near}. fedagg run --help lists the settings; +{key}=... adds one"
     no_group = re.search(r"Could not override '([^'@]+)(?:@[^']*)?'.*[Nn]o match in the defaults list", message, re.DOTALL)

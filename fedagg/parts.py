@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from fedagg.clients import Clients, TrustedExamples
-from fedagg.contracts import REPORTS, Attack
+from fedagg.contracts import REPORTS, Attack, Weighting
 from fedagg.data import Dataset, Population
 from fedagg.errors import ConfigError
 from fedagg.grid.availability import Participation
@@ -76,6 +76,8 @@ def make_strategy(cfg: DictConfig, clients: Clients, proxy: tuple[Tensor, Tensor
             raise ConfigError(f"server_optimizer has no effect on {target}, which moves the model itself; leave it out")
         if cfg.pre_aggregators:
             raise ConfigError(f"pre_aggregators have no effect on {target}, which sees the clients' replies; leave them out")
+        if cfg.weighting._target_ is not None:
+            raise ConfigError(f"weighting has no effect on {target}, which weighs clients itself; leave it out")
         check_halves(strategy, clients.local)
         return strategy
     engine: dict[str, Any] = {
@@ -94,10 +96,26 @@ def make_strategy(cfg: DictConfig, clients: Clients, proxy: tuple[Tensor, Tensor
         if (source := cfg.strategy.get("proxy", "train")) not in ("train", "test"):
             raise ConfigError(f"strategy.proxy must be train or test; got {source}")
         engine |= {"model": clients.model, "proxy": proxy or _own_examples(clients.population)}
-    ours: Strategy = make(cfg, "strategy", drop=("proxy",) if "proxy" in cls.needs else (), **engine)
+    drop = ["proxy"] if "proxy" in cls.needs else []
+    if cfg.weighting._target_ is not None:
+        engine["weighting"] = _weighting(cfg)
+        drop.append("weighting")
+    ours: Strategy = make(cfg, "strategy", drop=tuple(drop), **engine)
     check_halves(ours, clients.local)
     clients.report(ours.required & REPORTS)
     return ours
+
+
+def _weighting(cfg: DictConfig) -> Weighting:
+    """Return the weighting that stands for the strategy's own, or inside it where that one is built around another."""
+    weighting: Weighting = make(cfg, "weighting")
+    own = cfg.strategy.get("weighting")
+    if own is None or "base" not in own:
+        return weighting
+    if own.base is not None:
+        raise ConfigError("weighting has no effect: strategy.weighting.base says what the strategy's own is built around")
+    around: Weighting = make(cfg, "strategy.weighting", drop=("base",), base=weighting)
+    return around
 
 
 def _own_examples(population: Population) -> tuple[Tensor, Tensor] | None:

@@ -76,7 +76,7 @@ class Strategy(FlowerStrategy):
         server_optimizer: moves the model; None adds the aggregate.
         cohort: clients asked per round; None asks all that can be reached.
         trusted: maps the model of a round and its number to what the server's own examples say, for rules that need it.
-        evaluate_every: ask all reachable clients to evaluate the model every so many rounds; 0 never.
+        evaluate_every: ask all clients to evaluate the model every so many rounds; 0 never.
         seed: the run's seed.
 
     Attributes:
@@ -265,10 +265,10 @@ class Strategy(FlowerStrategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask every reachable client to evaluate, in the rounds in which clients evaluate."""
+        """Ask every client to evaluate, in the rounds in which clients evaluate."""
         if not self.evaluate_every or server_round % self.evaluate_every:
             return []
-        return self._ask("evaluate", server_round, self.evaluated_arrays(arrays), config, known(grid).get_node_ids())
+        return self._ask("evaluate", server_round, self.evaluated_arrays(arrays), config, known(grid).client_ids)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Return the unweighted means of what the clients report: counts are claims."""

@@ -21,6 +21,7 @@ from fedagg.loop import Round
 from fedagg.models import build as build_model
 from fedagg.results import read_run
 from fedagg.settings import implied_f
+from strategies import ByExamples, FedDisco, FedNova
 from tests.running import SMALL, run_into
 
 
@@ -125,6 +126,14 @@ def test_participation_decides_who_is_asked(tmp_path: Path) -> None:
     _, flower = run_into(tmp_path / "flower", *overrides, "strategy=flwr_fedavg")  # it asks without knowing who is there
     assert flower.series("asked", "server")[1].tolist() == [6, 6, 6]
     assert flower.series("answered", "server")[1].tolist() == [3, 3, 3]
+
+
+def test_clients_that_cannot_be_reached_are_measured_all_the_same(tmp_path: Path) -> None:
+    overrides = ["participation=bernoulli", "participation.probabilities=[1,1,1e-9,1e-9,1,1e-9]", "evaluation.clients=true"]
+    result, run = run_into(tmp_path, *overrides)
+    assert run.series("answered", "server")[1].tolist() == [3, 3, 3]
+    measured = {(r, client) for r, split, client, name, _ in result.rows if (split, name) == ("client", "accuracy")}
+    assert measured == {(r, client) for r in (1, 2, 3) for client in range(6)}
 
 
 def test_participation_takes_population_and_seed_from_the_config() -> None:
@@ -247,3 +256,32 @@ def test_a_plug_in_is_one_class_and_one_yaml(tmp_path: Path) -> None:
     assert run.series("accuracy")[1].tolist() == [value for _, value in result.series()]
     _, fedavg = run_into(tmp_path / "fedavg", "attack=sign_flip")
     assert run.series("accuracy")[1].tolist() != fedavg.series("accuracy")[1].tolist()
+
+
+def test_a_weighting_stands_for_that_of_the_strategy_or_inside_it() -> None:
+    def weighting(*overrides: str) -> object:
+        strategy = build(compose([*SMALL, *overrides])).strategy
+        assert isinstance(strategy, Strategy)
+        return strategy.weighting
+
+    assert weighting("weighting=own") == ByExamples()
+    assert weighting("weighting=feddisco", "weighting.a=0.2") == FedDisco(a=0.2)
+    assert weighting("strategy=scaffold", "local=scaffold", "weighting=feddisco") == FedDisco()
+    assert weighting("strategy=fednova", "weighting=feddisco") == FedNova(FedDisco())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy=trimmed_mean", "weighting=fedau"], "TrimmedMean-0 does not use weights, so weighting=FedAU"),
+        (["strategy=flwr_fedavg", "weighting=fedau"], "weighting has no effect on flwr"),
+        (
+            ["strategy=fednova", "+strategy.weighting.base._target_=strategies.Uniform", "weighting=fedau"],
+            "strategy.weighting.base says what",
+        ),
+        (["strategy=known_participation", "participation=class_biased", "cohort=3"], "set cohort=population"),
+    ],
+)
+def test_a_weighting_that_cannot_be(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(compose([*SMALL, *overrides]))

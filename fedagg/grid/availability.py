@@ -40,7 +40,10 @@ PATIENCE = 8  # a strategy that samples asks for node ids a few times a round; o
 
 
 class Availability(WorldGrid):
-    """Let the server reach only the clients that are available in a round.
+    """Let the server reach only the clients that are available in a round, for training.
+
+    Where a strategy of ours lets clients evaluate, all of them do: that is the simulation's measurement, on which nothing that
+    the server does depends, and it should not depend on who happens to be there.
 
     Args:
         grid: where the clients run.
@@ -101,7 +104,12 @@ class Availability(WorldGrid):
         messages = self._enter_round(messages)
         self._asked = 0
         reachable = self._reachable()
-        return [message for message in messages if message.metadata.dst_node_id in reachable]
+        measured = ("evaluate",) if self.unreachable == "hide" else ()
+        return [
+            message
+            for message in messages
+            if message.metadata.message_type in measured or message.metadata.dst_node_id in reachable
+        ]
 
     def _reachable(self) -> Ids:
         if self._known is None or self._known[0] != self.round:

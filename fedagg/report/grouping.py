@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedagg.console import method
 from fedagg.results import Run
 
 NO_ATTACK = "none"
 UNNAMED = "unnamed"
 
 # Top-level keys that are the axes of a table, follow from others, or cannot change a number in metrics.csv.
-METHOD = {"strategy", "pre_aggregators", "pre_aggregation", "trusted", "attack"}  # trusted is what the strategy asks for
+# ``trusted`` is among them, since it is what the strategy asks for.
+METHOD = {"strategy", "weighting", "pre_aggregators", "pre_aggregation", "trusted", "attack"}
 NOT_A_SETTING = METHOD | {"seed", "task", "engine", "callbacks", "logger", "checkpoint", "resume"}
 # How many attackers there are is a setting and no part of an attack; in a run without an attack it says little.
 ABOUT_ATTACKERS = ("attack.fraction", "attack.sampling", "f")
@@ -247,8 +249,9 @@ def _variants(settings: Sequence[Setting], axis: str, other: str) -> tuple[dict[
 
 
 def _method_facts(run: Run, axis: str) -> dict[str, str]:
-    """The config of a strategy, its pre-aggregators among it, or of an attack, as far as it is no setting."""
-    parts = [run.config.get(axis), run.config.get("pre_aggregators") if axis == "strategy" else None]
+    """The config of a strategy, with what is chosen beside it, or of an attack, as far as it is no setting."""
+    beside = ("pre_aggregators", "weighting") if axis == "strategy" else ()
+    parts = [run.config.get(key) for key in (axis, *beside)]
     facts = {key: value for part in parts if isinstance(part, Mapping) for key, value in flatten(part).items()}
     return {key: value for key, value in facts.items() if f"{axis}.{key}" not in ABOUT_ATTACKERS}
 
@@ -300,8 +303,7 @@ def _versions(runs: Sequence[Run]) -> tuple[str, ...]:
 
 def _label(run: Run, axis: str) -> str:
     label = run.label.get(axis) or (NO_ATTACK if axis == "attack" else UNNAMED)
-    chain = run.label.get("pre_aggregators", "none") if axis == "strategy" else "none"
-    return label if chain == "none" else " + ".join([*chain.split(","), label])
+    return label if axis != "strategy" else method({**run.label, "strategy": label})
 
 
 def natural(value: Any) -> tuple[int, float, str]:
