@@ -28,6 +28,7 @@ _HOME = {
     "Cohort": "fedagg.cohort",
     "ConfigError": "fedagg.errors",
     "DatasetUnavailable": "fedagg.errors",
+    "EdgePopup": "fedagg.clients",
     "Faults": "fedagg.grid",
     "FedaggError": "fedagg.errors",
     "LocalGrid": "fedagg.grid",
@@ -53,6 +54,7 @@ __all__ = [
     "Cohort",
     "ConfigError",
     "DatasetUnavailable",
+    "EdgePopup",
     "Faults",
     "FedaggError",
     "LocalGrid",
@@ -70,7 +72,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from fedagg.checkpoint import Checkpoints
-    from fedagg.clients import Clients, LocalSGD
+    from fedagg.clients import Clients, EdgePopup, LocalSGD
     from fedagg.cohort import Cohort
     from fedagg.contracts import Attack, PreAggregator, Rule, Weighting
     from fedagg.data import Population

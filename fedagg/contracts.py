@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REPORTS = frozenset({"label_counts", "loss_before", "a_norm"})  # what clients say of themselves where a method needs it
 Knowledge = Literal["own", "corrupted", "honest", "aggregator", "history"]
+Payload = Literal["updates", "rankings"]  # what clients send: what they changed, or how they rank the parameters of each layer
 
 
 class _Named:
@@ -134,9 +135,15 @@ class Attack(_Named, ABC):
     call then returns ``own`` unchanged. Where attackers share the work (``distributed``) it is ``poison(x, y, attacker=k)``
     for the k-th of them. A backdoor also has ``trigger(x) -> x``, which stamps test examples, and ``target``, the class that
     stamped examples are to be given. Where ``poison`` or ``trigger`` is None there is none.
+
+    An attack on rankings has "rankings" among its ``payloads``: it is called for each layer apart, with rankings [h, m] int64
+    of its m edges (``own`` alike, ``params`` [m] the ranking that clients received), and returns rankings. If ``recruits``, so
+    many Byzantine clients of the population train in a round in which one of them takes part, to be seen by the attack.
     """
 
     knowledge: ClassVar[Knowledge] = "honest"
+    payloads: ClassVar[frozenset[Payload]] = frozenset({"updates"})
+    recruits: int = 0
     random: ClassVar[bool] = False
     distributed: ClassVar[bool] = False
 

@@ -37,7 +37,7 @@ from fedagg.provenance import describe_machine, parameters_hash, save_model
 from fedagg.results import RunDirectory, check_same, differences, read_run
 from fedagg.settings import check_numbers, implied_f, trusted_examples
 from fedagg.signals import Interrupted, StopOnSignal
-from fedagg.strategy import AnyStrategy, Strategy
+from fedagg.strategy import AnyStrategy, Strategy, check_attack
 from fedagg.trackers.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -155,6 +155,7 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     settings["at_most"] = math.ceil(cfg.cohort / cfg.engine.get("workers", 1))  # batches are not divided among workers
     settings["measures"] = [name for name in ("worst_class", "objective") if cfg.evaluation[name]]
     clients = Clients(population, model, make(cfg, "local"), seed=cfg.seed, **settings)
+    model = clients.model
     cfg.engine.device = str(clients.device)
     _note(cfg, clients.engine)
     if around is None:
@@ -170,6 +171,7 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     if cfg.attack.method is not None:
         method = make(cfg, "attack.method")
         grid = make(cfg, "attack", grid=grid, attack=method, defence=strategy, seed=cfg.seed, drop=("method",))
+        check_attack(strategy, grid.attack)
         try_attack(grid.attack, cfg, dataset)
     if cfg.faults._target_ is not None:  # around the adversary: attackers collude before they send, and lose replies as well
         grid = make(cfg, "faults", grid=grid, seed=cfg.seed)

@@ -26,7 +26,7 @@ from fedagg.grid.adversary import Adversary
 from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known, layers
 from fedagg.params import Layout, ModelRecord
 from fedagg.saving import Unsavable, restore, state_of
-from fedagg.strategy import Strategy, check_halves
+from fedagg.strategy import Strategy, check_attack, check_halves
 
 logger = logging.getLogger(__name__)
 Row = tuple[int, str, int | None, str, float]
@@ -133,13 +133,17 @@ def run(
 
     Raises:
         ClientError: a client failed, and its Grid does not drop failures.
-        ConfigError: strategy and clients are halves of different methods.
+        ConfigError: strategy and clients are halves of different methods, or an attack forges what clients do not send.
         FedaggError: the strategy failed; the message names round and stage.
     """
     ensure_identity()
-    clients = getattr(list(layers(grid))[-1], "clients", None)
+    *around, innermost = layers(grid)
+    for adversary in (layer for layer in around if isinstance(layer, Adversary)):
+        check_attack(strategy, adversary.attack)
+    clients = getattr(innermost, "clients", None)
     if isinstance(clients, Clients):
         check_halves(strategy, clients.local)
+        model = clients.local.trains(model, clients.seed) if isinstance(model, nn.Module) else model
         if isinstance(strategy, Strategy):
             clients.report(clients.reports | strategy.required & REPORTS)
     if rounds < 1:

@@ -141,6 +141,14 @@ class Layout:
             raise ValueError(f"all trainable parameters must share one dtype; got {sorted(map(str, dtypes))}")
         return cls(tuple(slots))
 
+    def layers(self) -> list[slice]:
+        """Return where the parameters of each named tensor lie in their flat vector."""
+        return [slice(slot.offset, slot.offset + slot.size) for slot in self.slots if slot.kind == "params"]
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many parameters each named tensor has."""
+        return {slot.name: slot.size for slot in self.slots if slot.kind == "params"}
+
     def size(self, kind: Kind = "params") -> int:
         """Length of one of the flat vectors; ``d`` by default."""
         return self._sizes[kind]

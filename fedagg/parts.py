@@ -128,6 +128,8 @@ def try_attack(attack: Attack, cfg: DictConfig, dataset: Dataset) -> None:
     """Make the attack once on random rows and a few examples, so that an impossible setting is found before any training."""
     f, trial = implied_f(cfg), copy.deepcopy(attack)
     rows = torch.randn(cfg.cohort, 8, generator=torch.Generator().manual_seed(0))
+    if "updates" not in attack.payloads:
+        rows = rows.argsort(dim=1)  # rankings
     try:
         if 0 < f < cfg.cohort:
             trial(rows[f:], f, own=rows[:f], last_delta=rows[0], params=rows[0], round=1, client_ids=range(f, cfg.cohort))

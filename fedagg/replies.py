@@ -10,8 +10,9 @@ import torch
 from flwr.app import Message, MetricRecord
 from torch import Tensor
 
-from fedagg.clients.app import arrays_of, extras_of, records_of
-from fedagg.params import Layout
+from fedagg.clients.app import arrays_of, extras_of, rankings_of, records_of
+from fedagg.contracts import Payload
+from fedagg.params import Layout, ModelState, State
 
 logger = logging.getLogger(__name__)
 NOT_FINITE = "its model is not finite"
@@ -26,23 +27,36 @@ class Reply:
         message: the reply.
         expected: names of the vectors [d] it must bring beside its model.
         reports: names of the numbers it must report, and "label_counts".
+        payload: what it must bring. Rankings [d] become ``extras["rankings"]``; of its model nothing is then known.
 
     Raises:
         ValueError: saying why the reply cannot be used.
     """
 
     def __init__(
-        self, layout: Layout, theta: Tensor, message: Message, expected: Collection[str], reports: Collection[str]
+        self,
+        layout: Layout,
+        theta: Tensor,
+        message: Message,
+        expected: Collection[str],
+        reports: Collection[str],
+        payload: Payload = "updates",
     ) -> None:
         if message.has_error():
             raise ValueError(f"it failed: {message.error.reason}")
         self.client = message.metadata.src_node_id
-        self.state = layout.read(arrays_of(message), theta.device)
-        self.row, finite = self.state.update_from(theta)
-        floats = self.state.float_buffers
-        if not finite or (len(floats) and not torch.isfinite(floats).all()):
-            raise ValueError(NOT_FINITE)
-        self.extras = _extras(theta, message, expected) if expected else {}
+        beside = {}
+        if payload == "rankings":
+            self.state: State = ModelState(theta, theta.new_empty(0), theta.new_empty(0, dtype=torch.int64))
+            self.row = theta.new_zeros(1).expand(len(theta))
+            beside["rankings"] = rankings_of(arrays_of(message), layout.sizes()).to(theta.device)
+        else:
+            self.state = layout.read(arrays_of(message), theta.device)
+            self.row, finite = self.state.update_from(theta)
+            floats = self.state.float_buffers
+            if not finite or (len(floats) and not torch.isfinite(floats).all()):
+                raise ValueError(NOT_FINITE)
+        self.extras = {**beside, **(_extras(theta, message, expected) if expected else {})}
         self.metrics = numbers(message)
         self.label_counts = _label_counts(message)
         for name in sorted(reports):
@@ -61,13 +75,14 @@ def usable(
     expected: Collection[str],
     reports: Collection[str],
     rejected: dict[int, str],
+    payload: Payload = "updates",
 ) -> list[Reply]:
     """Return the replies that fit, by ascending client id, one per client; note why each of the others does not."""
     fitting: dict[int, Reply] = {}
     for message in replies:
         client = message.metadata.src_node_id
         try:
-            fitting.setdefault(client, Reply(layout, theta, message, expected, reports))
+            fitting.setdefault(client, Reply(layout, theta, message, expected, reports, payload))
         except ValueError as error:
             rejected[client] = str(error)
     if rejected:

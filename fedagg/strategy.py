@@ -15,15 +15,16 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
 from fedagg import rng
-from fedagg.clients.app import EXTRAS, extras_record, metric_record
+from fedagg.clients.app import EXTRAS, extras_record, metric_record, rankings_record
 from fedagg.clients.local import LocalTraining
 from fedagg.cohort import Cohort, Trusted
-from fedagg.contracts import REPORTS, PreAggregator, Rule, Weighting
+from fedagg.contracts import REPORTS, Attack, Payload, PreAggregator, Rule, Weighting
 from fedagg.errors import ConfigError
 from fedagg.grid.base import known
 from fedagg.linalg import weighted_sum
 from fedagg.params import Layout, ModelState, State, merge_buffers
 from fedagg.pipeline import Pipeline
+from fedagg.rankings import frl_rank
 from fedagg.replies import NOT_FINITE, Reply, finite_mean, numbers, usable
 from fedagg.rows import stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
@@ -44,6 +45,21 @@ def check_halves(strategy: AnyStrategy, local: LocalTraining) -> None:
         raise ConfigError(
             f"{client} is the clients' half of {local.server_half}, and the server runs {server}. "
             f"Set strategy={local.server_half.lower()}, or another local"
+        )
+    for name in getattr(strategy, "shared", ()):
+        if getattr(strategy, name) != getattr(local, name):
+            ours, theirs = getattr(strategy, name), getattr(local, name)
+            raise ConfigError(f"{server} has {name}={ours!r} and {client} {name}={theirs!r}; make them agree")
+
+
+def check_attack(strategy: AnyStrategy, attack: Attack) -> None:
+    """Raise ``ConfigError`` where ``attack`` makes something else than clients of ``strategy`` send."""
+    payload = getattr(strategy, "payload", "updates")
+    if payload not in attack.payloads:
+        hint = "attack=rank_reversal, or attack=ranked around another attack" if payload == "rankings" else "strategy=frl"
+        raise ConfigError(
+            f"{attack} makes {' or '.join(sorted(attack.payloads))}, and clients of {type(strategy).__name__} send {payload}; "
+            f"take {hint}"
         )
 
 
@@ -85,12 +101,17 @@ class Strategy(FlowerStrategy):
         collects: names of the vectors [d] that every client must send beside its model.
         client_half: name of the local training without which this makes no sense (it names this as its ``server_half``); ""
             goes with any.
+        shared: names of settings that both halves have and that must agree.
+        payload: what clients send and are sent. Where it is rankings, ``extras["rankings"]`` of a cohort holds them, [n, d]
+            int32, one permutation for each layer; its ``updates`` are zeros, and ``layers`` says where layers lie.
         reachability: [N], the probability with which each client takes part, where it is known and an oracle asks for it.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     collects: ClassVar[tuple[str, ...]] = ()
     client_half: ClassVar[str] = ""
+    shared: ClassVar[tuple[str, ...]] = ()
+    payload: ClassVar[Payload] = "updates"
 
     def __init__(
         self,
@@ -161,6 +182,11 @@ class Strategy(FlowerStrategy):
         return {}
 
     @property
+    def layers(self) -> list[slice]:
+        """Where the parameters of each layer lie among the d; known from the first round on."""
+        return [] if self._layout is None else self._layout.layers()
+
+    @property
     def required(self) -> frozenset[str]:
         """What strategy and weighting need of a cohort."""
         return self.needs | getattr(self.weighting, "needs", frozenset())
@@ -228,7 +254,7 @@ class Strategy(FlowerStrategy):
         if layout is None or state is None:
             raise RuntimeError("aggregate_train was called before configure_train")
         rejected: dict[int, str] = {}
-        fitting = usable(layout, state.params, replies, self.collects, self.required & REPORTS, rejected)
+        fitting = usable(layout, state.params, replies, self.collects, self.required & REPORTS, rejected, self.payload)
         self.last_info = {"rejected": rejected}
         not_finite = sum(reason == NOT_FINITE for reason in rejected.values())
         counts = {"clients": float(len(fitting)), "rejected": float(len(rejected)), "not_finite": float(not_finite)}
@@ -300,10 +326,18 @@ class Strategy(FlowerStrategy):
         clients: Iterable[int],
         vectors: Mapping[str, Tensor] | None = None,
     ) -> list[Message]:
+        if self.payload == "rankings":
+            arrays = self._ranked(arrays)
         content = RecordDict({"arrays": arrays, "config": ConfigRecord({**config, "server-round": server_round})})
         if vectors:
             content[EXTRAS] = extras_record(vectors)
         return [Message(content, dst_node_id=client, message_type=kind) for client in clients]
+
+    def _ranked(self, arrays: ArrayRecord) -> ArrayRecord:
+        """Return how a model ranks the parameters of each layer."""
+        layout = self._layout or Layout.of_arrays(arrays)
+        params = layout.read(arrays).params
+        return rankings_record(torch.cat([frl_rank(params[layer]) for layer in layout.layers()]), layout.sizes())
 
     def _cohort(self, server_round: int, state: State, fitting: list[Reply]) -> Cohort:
         names = sorted({name for reply in fitting for name in reply.metrics} - {"num-examples"})
@@ -313,7 +347,9 @@ class Strategy(FlowerStrategy):
         return Cohort(
             round=server_round,
             client_ids=ids,
-            updates=stack_rows([reply.row for reply in fitting]),
+            updates=stack_rows([reply.row for reply in fitting])
+            if self.payload == "updates"
+            else fitting[0].row.expand(len(fitting), -1),
             params=state.params,
             num_examples=torch.tensor([reply.metrics["num-examples"] for reply in fitting], dtype=torch.float64),
             metrics={
@@ -323,7 +359,7 @@ class Strategy(FlowerStrategy):
             label_counts=torch.tensor(counts, dtype=torch.float64) if told else None,
             population=self._population,
             trusted=self._trusted,
-            extras={name: torch.stack([reply.extras[name] for reply in fitting]) for name in self.collects},
+            extras={name: torch.stack([reply.extras[name] for reply in fitting]) for name in fitting[0].extras},
             reachability=None if self.reachability is None else self.reachability[ids],
         )
 

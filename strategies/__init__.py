@@ -12,7 +12,7 @@ one row per client: what it sent minus the parameters it received.
     pre        updates [n, d] -> rows [n', d]                       NNM Bucketing StaticClip ARC
     weighting  cohort -> weights [n]                                ByExamples Uniform FedDisco FedNova QFedAvg TERM
                                                                     FedAU AverageAll KnownParticipation
-    strategy   messages -> model, more than these                   FedDyn FedExP FedLAW FedVARP MIFA SCAFFOLD
+    strategy   messages -> model, more than these                   FedDyn FedExP FedLAW FedVARP FRL MIFA SCAFFOLD
 
 Three clients agree, the fourth lies. The mean follows it, the rules below do not:
 
@@ -50,6 +50,7 @@ from strategies.pre_aggregators.static_clip import StaticClip
 from strategies.protocols.feddyn import FedDyn
 from strategies.protocols.fedexp import FedExP
 from strategies.protocols.fedlaw import FedLAW
+from strategies.protocols.frl import FRL
 from strategies.protocols.memory.fedvarp import FedVARP
 from strategies.protocols.memory.mifa import MIFA
 from strategies.protocols.scaffold import SCAFFOLD
@@ -95,6 +96,7 @@ __all__ = [
     "CAF",
     "CGE",
     "FLAME",
+    "FRL",
     "GAS",
     "MDA",
     "MIFA",

@@ -83,7 +83,7 @@ def test_list_shows_what_there_is(command: Command) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["list", "nope"], r"^error: no config group nope\. Groups: attack, data, .*strategy$"),
+        (["list", "nope"], r"^error: no config group nope\. Groups: attack, data, .*strategy, weighting$"),
         (["list", "atack"], r"^error: no config group atack \(did you mean attack\?\)\. Groups: "),
         (["report", "nowhere"], "^error: nowhere does not exist; give a run directory"),
         (["report", "."], r"^error: no run in \.: neither it nor a folder below it holds a run\.json"),

@@ -55,6 +55,6 @@ def test_the_studies_are_those_that_are_promised() -> None:
 
 def test_a_new_attack_joins_the_attack_matrix_by_its_config_alone() -> None:
     matrix = Study.load("attack_matrix")
-    assert list(matrix.axes["attack"]) == choices_of("attack")
+    assert list(matrix.axes["attack"]) == [name for name in choices_of("attack") if not name.startswith("rank")]
     assert set(matrix.axes["strategy"]) >= {"fedavg", "median", "trimmed_mean", "krum", "multi_krum"}
     assert not any(name.startswith("flwr") for name in matrix.axes["strategy"])

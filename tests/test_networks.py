@@ -11,7 +11,20 @@ from fedagg import LocalSGD, Population
 from fedagg.clients.choice import choose
 from fedagg.data import IID, Dataset
 from fedagg.errors import ConfigError
-from fedagg.models import build, cnn, cnn_fedau, cnn_fedlaw, lenet, lstm, mean_embedding, mlp, resnet18, text_cnn
+from fedagg.models import (
+    build,
+    cnn,
+    cnn_fedau,
+    cnn_fedlaw,
+    conv8,
+    lenet,
+    lenet_frl,
+    lstm,
+    mean_embedding,
+    mlp,
+    resnet18,
+    text_cnn,
+)
 
 
 def size(model):
@@ -45,6 +58,10 @@ STAGES = blocks(64, 64) + blocks(64, 128) + blocks(128, 256) + blocks(256, 512) 
         (lenet, (1, 16, 16), 2, {}, 156 + 2_416 + (16 * 120 + 120) + 10_164 + 170),
         (cnn_fedlaw, (3, 32, 32), 10, {}, 896 + (288 * 64 + 64) + (576 * 64 + 64) + (64 * 4 * 4 * 64 + 64) + 650),
         (cnn_fedlaw, (1, 18, 18), 10, {}, 320 + 18_496 + 36_928 + (64 * 64 + 64) + 650),
+        (lenet_frl, (1, 28, 28), 10, {}, 288 + 18_432 + 1_605_632 + 1_280),
+        (lenet_frl, (3, 4, 6), 2, {}, 27 * 32 + 18_432 + 64 * 2 * 3 * 128 + 256),
+        (conv8, (3, 32, 32), 10, {}, 5_275_840),
+        (conv8, (1, 28, 28), 10, {}, 4_881_472),
         (resnet18, (1, 28, 28), 10, {}, 9 * 64 + 2 * 64 + STAGES),
         (resnet18, (1, 9, 11), 3, {"widths": [4]}, 36 + 8 + blocks(4, 4) + 15),
         (lstm, (80,), 81, {}, 81 * 8 + (1024 * (8 + 256) + 2048) + (1024 * 512 + 2048) + (256 * 81 + 81)),

@@ -18,6 +18,7 @@ from the rule as well                     FangKrum, OptimalALIE, OptimalIPM
 from earlier rounds                       FreeRider, Neurotoxin, ROP
 from the client's own update, or nothing  GaussianNoise, ModelReplacement, NaNAttack
 on the data, before the client trains     Backdoor, DBA, LabelFlip
+on rankings, which FRL's clients send      RankReversal, Ranked (around an attack on updates)
 ========================================  ==========================================================
 
 ``knowledge`` says how much of the round an attack sees, and belongs beside every number it produces:
@@ -52,6 +53,8 @@ from fedagg.attacks.nan_attack import NaNAttack
 from fedagg.attacks.neurotoxin import Neurotoxin
 from fedagg.attacks.optimal_alie import OptimalALIE
 from fedagg.attacks.optimal_ipm import OptimalIPM
+from fedagg.attacks.rank_reversal import RankReversal
+from fedagg.attacks.ranked import Ranked
 from fedagg.attacks.rop import ROP
 from fedagg.attacks.sign_flip import SignFlip
 
@@ -74,5 +77,7 @@ __all__ = [
     "Neurotoxin",
     "OptimalALIE",
     "OptimalIPM",
+    "RankReversal",
+    "Ranked",
     "SignFlip",
 ]

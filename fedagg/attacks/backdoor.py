@@ -45,6 +45,7 @@ class Backdoor(Attack):
     """
 
     knowledge = "own"
+    payloads = frozenset({"updates", "rankings"})
     random = True
 
     target: int = 0

@@ -42,6 +42,7 @@ class LabelFlip(Attack):
     """
 
     knowledge = "own"
+    payloads = frozenset({"updates", "rankings"})
 
     num_classes: int = 10
     mapping: Literal["reverse", "next"] | tuple[int, int] = "reverse"

@@ -20,13 +20,14 @@ cohort at once instead of message by message; one client at a time, the result i
 
 from fedagg.clients.app import client_app
 from fedagg.clients.clients import Clients, Evaluation
-from fedagg.clients.local import Ditto, FedBN, FedDyn, FedProx, LocalSGD, Moon, Scaffold, WorkerMomentum
+from fedagg.clients.local import Ditto, EdgePopup, FedBN, FedDyn, FedProx, LocalSGD, Moon, Scaffold, WorkerMomentum
 from fedagg.clients.training import Training
 from fedagg.clients.trusted import TrustedExamples
 
 __all__ = [
     "Clients",
     "Ditto",
+    "EdgePopup",
     "Evaluation",
     "FedBN",
     "FedDyn",

@@ -18,7 +18,8 @@ from fedagg.clients.clients import Clients
 from fedagg.clients.memory import Kept
 from fedagg.clients.training import Reports, Training
 from fedagg.errors import ClientError, ConfigError
-from fedagg.params import Layout, ModelRecord, TensorArray
+from fedagg.params import ModelRecord, State, TensorArray
+from fedagg.rankings import is_permutation
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 EXTRAS = "extras"  # the record of vectors that travel beside the model
@@ -34,19 +35,19 @@ def client_app(clients: Clients) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         client, round = _client_id(context), server_round(message, default=0)
-        state = clients.layout.read(arrays_of(message))
+        state = received(clients, message)
         training = clients.fit(state, [client], round, kept=_remembered(context), received=extras_of(message))
         _reraise(training.errors)
         if training.kept:
             rows = {name: Array(values[0].cpu().numpy()) for name, values in training.kept.items()}
             context.state["kept"] = ArrayRecord(rows)
-        content = training_contents(clients.layout, training)[0]
+        content = training_contents(clients, training)[0]
         return Message(content, reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         client, round = _client_id(context), server_round(message, default=0)
-        evaluation = clients.evaluate(clients.layout.read(arrays_of(message)), [client], round, _remembered(context))
+        evaluation = clients.evaluate(received(clients, message), [client], round, _remembered(context))
         _reraise(evaluation.errors)
         if not evaluation.client_ids:
             raise ConfigError(f"client {client} holds nothing out to evaluate on; set evaluation.holdout above 0")
@@ -89,19 +90,26 @@ def _let_go(view: TypedDict[str, R]) -> TypedDict[str, R]:
     return view
 
 
-def training_contents(layout: Layout, done: Training) -> list[RecordDict]:
+def training_contents(clients: Clients, done: Training) -> list[RecordDict]:
     """Return what each client of a cohort sends after training, under the keys Flower's own strategies expect."""
+    layout, extras, ranks = clients.layout, done.extras, clients.local.payload == "rankings"
+
+    def arrays(i: int) -> ArrayRecord:
+        if ranks:
+            return rankings_record(extras["rankings"][i], layout.sizes())
+        return layout.record(done.block.sent(i, done.finite[i]))
+
     contents: list[RecordDict] = [
         ReplyContent(
             {
-                "arrays": layout.record(done.block.sent(i, done.finite[i])),
+                "arrays": arrays(i),
                 "metrics": metric_record({"num-examples": done.num_examples[i], **done.metrics[i]}),
             }
         )
         for i in range(len(done.client_ids))
     ]
-    for i, content in enumerate(contents) if done.extras else ():
-        content[EXTRAS] = extras_record({name: rows[i] for name, rows in done.extras.items()})
+    for i, content in enumerate(contents) if extras and not ranks else ():
+        content[EXTRAS] = extras_record({name: rows[i] for name, rows in extras.items()})
     return contents
 
 
@@ -161,8 +169,52 @@ def extras_of(message: Message) -> dict[str, torch.Tensor]:
     }
 
 
+def rankings_record(rankings: torch.Tensor, sizes: Mapping[str, int]) -> ArrayRecord:
+    """Return ``rankings`` [d] as they travel: for each layer, by the name of its parameters, an array of its own, int32.
+
+    Args:
+        rankings: one after another.
+        sizes: name of each layer's parameters -> how many there are.
+    """
+    return extras_record(dict(zip(sizes, torch.split(rankings.int(), list(sizes.values())), strict=True)))
+
+
+def rankings_of(arrays: ArrayRecord, sizes: Mapping[str, int]) -> torch.Tensor:
+    """Return the rankings of all layers [d] in a record, int32.
+
+    Raises:
+        ValueError: naming the array that is missing, unknown, or no permutation.
+    """
+    if set(sizes) != set(arrays):
+        raise ValueError(
+            f"missing arrays {sorted(set(sizes) - set(arrays))}, unknown arrays {sorted(set(arrays) - set(sizes))}"
+        )
+    parts = []
+    for name, size in sizes.items():
+        array = arrays[name]
+        ranking = array.tensor if isinstance(array, TensorArray) else torch.from_numpy(array.numpy().copy())
+        if ranking.shape != (size,) or not is_permutation(ranking):
+            raise ValueError(f"array {name} is no permutation of 0 .. {size - 1}")
+        parts.append(ranking.int())
+    return torch.cat(parts)
+
+
+def ranked_sizes(arrays: ArrayRecord) -> dict[str, int]:
+    """Return the sizes of the layers whose rankings a record holds; of a model, which holds floats, nothing."""
+    if isinstance(arrays, ModelRecord) or any(not array.dtype.startswith("int") for array in arrays.values()):
+        return {}
+    return {name: math.prod(array.shape) for name, array in arrays.items()}
+
+
+def received(clients: Clients, message: Message) -> State:
+    """Return the model that clients are sent, which they may have to rebuild from rankings."""
+    if clients.local.payload == "rankings":
+        return clients.local.rebuild(rankings_of(arrays_of(message), clients.layout.sizes()))
+    return clients.layout.read(arrays_of(message))
+
+
 def arrays_of(message: Message) -> ArrayRecord:
-    """Return the one ``ArrayRecord`` of a message that is a model.
+    """Return the one ``ArrayRecord`` of a message that is a model, or rankings in its place.
 
     Raises:
         ValueError: when there is none, or more than one.

@@ -53,6 +53,7 @@ class Clients:
 
     Attributes:
         engine: the executor that was chosen, and why.
+        model: what local training makes of ``model``, most often itself.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class Clients:
         reports: Iterable[str] = (),
         measures: Iterable[str] = (),
     ) -> None:
-        self.population, self.model, self.seed = population, model, seed
-        self.local = (local or LocalSGD()).prepared(model, Layout.of_model(model))
+        local = local or LocalSGD()
+        self.model = model = local.trains(model, seed)
+        self.population, self.seed = population, seed
+        self.local = local.prepared(model, Layout.of_model(model))
         engine: dict[str, Any] = {"executor": executor, "precision": precision, "batch": batch, "at_most": at_most}
         self._settings: dict[str, Any] = {"seed": seed, "device": device, **engine}
         self.report(reports)

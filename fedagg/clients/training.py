@@ -138,7 +138,8 @@ class CohortTraining:
         self.local.send(sent, result.kept)
         result.extras = sent.extras
         for i, good in enumerate(result.finite):
-            vectors = [sent.rows[i], *(rows[i] for rows in (*result.kept.values(), *result.extras.values()))]
+            beside = [rows[i] for rows in (*result.kept.values(), *result.extras.values()) if rows.is_floating_point()]
+            vectors = [sent.rows[i], *beside]
             result.finite[i] = good and all(Update.checked(vector).finite for vector in vectors)
             if not result.finite[i]:
                 for name, values in self.kept.items():
@@ -172,16 +173,18 @@ class CohortTraining:
     ) -> Callable[[Sequence[int]], list[Job]]:
         seed, names = self.clients.seed, (*local.in_steps, *local.buffers_in_steps)
         shared = {"received": self.state.params, "received_buffers": self.state.float_buffers, **self.received}
+        shared["round"] = torch.tensor([self.round])
 
-        def seen(client: int) -> dict[str, Tensor]:
-            return {name: shared[name] if name in shared else self.kept[name][self.place[client]] for name in names}
+        def seen(client: int, steps: int) -> dict[str, Tensor]:
+            known = {**shared, "steps": torch.tensor([steps])}
+            return {name: known[name] if name in known else self.kept[name][self.place[client]] for name in names}
 
         def job(client: int, plan: Plan | None, x: Tensor, y: Tensor) -> Job:
             if plan is None:
                 x, y = self.poison[client](x, y)
                 plan = Plan(local.batches(len(y), ordered(client)), len(y))
             noises = rng.derive(seed, noise, self.round, client)
-            return Job(x, y, plan.batches, plan.examples, noises, seen(client), starts.get(client))
+            return Job(x, y, plan.batches, plan.examples, noises, seen(client, len(plan.batches)), starts.get(client))
 
         def ordered(client: int) -> torch.Generator:
             return rng.generator(seed, order, self.round, client)

@@ -34,16 +34,18 @@ def obstacle(batched: Batched, local: LocalTraining, model: nn.Module, x: Tensor
         return f"{type(local).__name__} has a train() of its own, which trains one client"
     layout, clients = batched.layout, range(len(SIZES))
     state = layout.gather(model)
-    shared = {"received": state.params, "received_buffers": state.float_buffers}
+    shared = {"received": state.params, "received_buffers": state.float_buffers, "round": torch.ones(1, dtype=torch.int64)}
     first = {**dict.fromkeys(local.receives, torch.zeros_like(state.params)), **local.first(state), **shared}
-    seen = {name: first[name] for name in (*local.in_steps, *local.buffers_in_steps)}
+
+    def job(i: int, m: int, x: Tensor, y: Tensor) -> Job:
+        batches = local.batches(m, rng.generator(0, "trial", i))
+        known = {**first, "steps": torch.tensor([len(batches)])}
+        seen = {name: known[name] for name in (*local.in_steps, *local.buffers_in_steps)}
+        return Job(x, y, batches, m, rng.derive(0, "trial dropout", i), seen)
 
     def jobs() -> list[Job]:
         parts = zip(torch.split(x, list(SIZES)), torch.split(y, list(SIZES)), strict=True)
-        return [
-            Job(*part, local.batches(m, rng.generator(0, "trial", i)), m, rng.derive(0, "trial dropout", i), seen)
-            for i, (m, part) in enumerate(zip(SIZES, parts, strict=True))
-        ]
+        return [job(i, m, *part) for i, (m, part) in enumerate(zip(SIZES, parts, strict=True))]
 
     empty = torch.empty(2, len(SIZES), layout.size(), dtype=layout.dtype())
     together, alone = (Block.over(rows, state.params, layout) for rows in empty)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedagg import rng
-from fedagg.clients.app import EXTRAS, arrays_of
+from fedagg.clients.app import EXTRAS, arrays_of, ranked_sizes, rankings_of, rankings_record
 from fedagg.contracts import Attack, Knowledge
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
@@ -34,6 +35,7 @@ class Adversary(WorldGrid):
     else (on poisoned data, where the attack is one on data); the attack then sees what its ``knowledge`` grants, no more, and
     decides what they send. All other records of their replies stay as they are. Where an attack is impossible in a round
     (ALIE in a cohort of attackers only, say) the clients send honest updates; ``attack_void`` in the metrics counts it.
+    Where clients send rankings, an attack on these is called for each layer.
 
     Args:
         grid: where the clients run.
@@ -87,7 +89,9 @@ class Adversary(WorldGrid):
         self._present: frozenset[int] = frozenset()
         self._void = False
         self._layout: Layout | None = None
-        self._params: Tensor | None = None
+        self._sizes: dict[str, int] = {}  # of the layers, where rankings are sent
+        self._recruits: frozenset[int] = frozenset()
+        self._params: Tensor | None = None  # or rankings
         self._last_delta: Tensor | None = None
 
     @property
@@ -147,10 +151,13 @@ class Adversary(WorldGrid):
             self._byzantine = self._draw(sorted(ids), self.round)
         self._present = self._byzantine & ids
         arrays = arrays_of(asked[0])
-        self._layout = self.layout or Layout.of_arrays(arrays)
-        params = self._layout.read(arrays).params
-        self._last_delta = None if self._params is None else params - self._params.to(params.device)
-        self._params = params
+        self._layout, self._sizes = self.layout or Layout.of_arrays(arrays), ranked_sizes(arrays)
+        if self._sizes:
+            self._params = rankings_of(arrays, self._sizes)
+        else:
+            params = self._layout.read(arrays).params
+            self._last_delta = None if self._params is None else params - self._params.to(params.device)
+            self._params = params
         if getattr(self.attack, "poison", None) is not None:
             liars = sorted(self._byzantine) if self.attacking else []
             self.poison(
@@ -160,13 +167,22 @@ class Adversary(WorldGrid):
                     if client in self._present
                 }
             )
-        return messages
+        return [*messages, *self._recruited(asked[0], ids)]
+
+    def _recruited(self, asked: Message, ids: set[int]) -> list[Message]:
+        """Return messages to Byzantine clients that were not asked, and are to help those that were."""
+        wanted = self.attack.recruits - len(self._present) if self._present and self.attacking else 0
+        helpers = [client for client in sorted(self._byzantine) if client not in ids][: max(0, wanted)]
+        self._recruits = frozenset(helpers)
+        return [Message(asked.content, dst_node_id=client, message_type="train") for client in helpers]
 
     def _corrupt(self, replies: list[Message]) -> list[Message]:
         """Return the replies, the Byzantine ones replaced; a reply that does not fit the model is nobody's to use."""
         layout, params = self._layout, self._params
         if layout is None or params is None:
             return replies
+        if self._sizes:
+            return self._corrupt_rankings(replies, params)
         states = {}
         for reply in replies:
             if reply.has_content() and reply.metadata.message_type == "train":
@@ -195,15 +211,53 @@ class Adversary(WorldGrid):
                     round=self.round,
                     client_ids=known or None,
                 )
-        except ValueError as error:  # a cohort of chance may hold too many attackers, or too few honest clients, to attack
-            logger.warning("round %d: no attack, the Byzantine clients send honest updates: %s", self.round, error)
-            self._void = True
+        except ValueError as error:
+            self._give_up(error)
             return replies
         forged = {client: layout.record(_lie(states[client], params, row)) for client, row in zip(bad, rows, strict=True)}
-        return [
-            self._forge(reply, forged[reply.metadata.src_node_id]) if reply.metadata.src_node_id in forged else reply
-            for reply in replies
-        ]
+        return [self._forge(reply, forged.get(reply.metadata.src_node_id)) for reply in replies]
+
+    def _corrupt_rankings(self, replies: list[Message], received: Tensor) -> list[Message]:
+        """The same where replies are rankings and all were sent ``received`` [d]; helpers are heard, and not passed on."""
+        sent, votes = list[Message](), dict[int, Tensor]()
+        for reply in replies:
+            client, trained = reply.metadata.src_node_id, reply.metadata.message_type == "train"
+            if reply.has_content() and trained:
+                with suppress(ValueError):
+                    votes[client] = rankings_of(arrays_of(reply), self._sizes)
+            if not (trained and client in self._recruits):
+                sent.append(reply)
+        liars = [client for client in sorted(votes) if client in self._byzantine]
+        bad = [client for client in liars if client not in self._recruits]
+        honest = [client for client in sorted(votes) if client not in self._byzantine]
+        if not bad or not self.attacking:
+            return sent
+        known = honest if honest and self.knowledge not in ("own", "corrupted") else liars
+        seen, own = (torch.stack([votes[client] for client in some]).long() for some in (known, bad))
+        if self.knowledge == "own":
+            seen = torch.full_like(seen[:1], -1).expand(max(1, len(honest)), -1)
+        lies = torch.empty_like(own)
+        try:
+            with self._lent([]):
+                for layer in _slices(self._sizes):
+                    lies[:, layer] = self.attack(
+                        seen[:, layer],
+                        len(bad),
+                        own=own[:, layer],
+                        params=received[layer].long(),
+                        round=self.round,
+                        client_ids=None if self.knowledge == "own" else known,
+                    )
+        except ValueError as error:
+            self._give_up(error)
+            return sent
+        forged = {client: rankings_record(lie, self._sizes) for client, lie in zip(bad, lies, strict=True)}
+        return [self._forge(reply, forged.get(reply.metadata.src_node_id)) for reply in sent]
+
+    def _give_up(self, error: ValueError) -> None:
+        """Note that a cohort of chance holds too many attackers, or too few honest clients, to attack."""
+        logger.warning("round %d: no attack, the Byzantine clients send honest updates: %s", self.round, error)
+        self._void = True
 
     @contextmanager
     def _lent(self, sent: Sequence[tuple[Message, State]]) -> Iterator[None]:
@@ -242,8 +296,13 @@ class Adversary(WorldGrid):
 
         return by_messages
 
-    def _forge(self, reply: Message, arrays: ArrayRecord) -> Message:
-        """Return a reply like ``reply`` with another model and, of a Byzantine client, the number of examples it claims."""
+    def _forge(self, reply: Message, arrays: ArrayRecord | None) -> Message:
+        """Return a reply like ``reply`` with another model and, of a Byzantine client, the number of examples it claims.
+
+        Where there is no other model it is ``reply`` itself.
+        """
+        if arrays is None:
+            return reply
         content = RecordDict()
         claim = self.num_examples if reply.metadata.src_node_id in self._byzantine else None
         for name, record in reply.content.items():
@@ -273,6 +332,11 @@ class _Poison:
         with rng.lend_generator(self.attack, rng.generator(self.seed, "poison", self.round, self.client)):
             poisoned: tuple[Tensor, Tensor] = self.attack.poison(x, y, **share)  # type: ignore[attr-defined]
         return poisoned
+
+
+def _slices(sizes: Mapping[str, int]) -> list[slice]:
+    ends = list(accumulate(sizes.values()))
+    return [slice(end - size, end) for end, size in zip(ends, sizes.values(), strict=True)]
 
 
 def _lie(honest: State, params: Tensor, row: Tensor) -> State:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedagg import rng
 from fedagg.clients import Clients
-from fedagg.clients.app import arrays_of, evaluation_content, extras_of, server_round, training_contents
+from fedagg.clients.app import arrays_of, evaluation_content, extras_of, received, server_round, training_contents
 from fedagg.clients.choice import Engine
 from fedagg.clients.clients import Evaluation
 from fedagg.clients.memory import ClientMemory, Kept
@@ -191,7 +191,7 @@ class ClientGrid(SimulationGrid):
         for group in _same_request(messages):
             stage = group[0].metadata.message_type
             round = server_round(group[0], default=self.round)
-            state = clients.layout.read(arrays_of(group[0]))
+            state = received(clients, group[0])
             ids = [message.metadata.dst_node_id for message in group]
             by_id = dict(zip(ids, group, strict=True))
             local = clients.local
@@ -200,7 +200,7 @@ class ClientGrid(SimulationGrid):
                 done = self.fit(clients, state, ids, round, self._memory.take(ids, first), extras_of(group[0]))
                 if done.kept:
                     self._memory.put(done.client_ids, done.kept)
-                contents = training_contents(clients.layout, done)
+                contents = training_contents(clients, done)
                 answered, errors = done.client_ids, done.errors
             elif stage == "evaluate":
                 kept = self._memory.take(ids, first) if local.personalises else {}

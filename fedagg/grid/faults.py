@@ -17,7 +17,7 @@ from fedagg.clients.app import records_of
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid, layers
 
-Places = list[tuple[ArrayRecord, str]]  # the float arrays of a reply: which record, under which name
+Places = list[tuple[ArrayRecord, str]]  # the arrays of a reply that may be damaged: which record, under which name
 
 
 class Faults(WorldGrid):
@@ -26,8 +26,9 @@ class Faults(WorldGrid):
     What happens to a reply is drawn at the address (seed, "faults", round, client), so it depends neither on the other clients
     nor on where and in which order they ran, and a resumed run meets the same faults. A reply is dropped; or else too late; or
     else damaged in at most one way; and whatever arrives may arrive twice. The coins are tossed in that order whatever the
-    rates: a higher ``drop`` adds drops and moves no other event. Damage hits replies that carry float arrays and makes new
-    ones, never touching what the inner Grid returned. Replies to other messages pass: evaluation is how a run is measured.
+    rates: a higher ``drop`` adds drops and moves no other event. Damage hits float arrays, or the rankings of a reply without
+    any, and makes new ones, never touching what the inner Grid returned. Replies to other messages pass: evaluation is how a
+    run is measured.
 
     Time is virtual, nothing waits: a client takes ``seconds_per_example * m * exp(spread * z)`` seconds, with z standard
     normal and drawn anew each round, and m the examples it trains on (1 where the clients are not ours, so not known).
@@ -40,7 +41,7 @@ class Faults(WorldGrid):
         drop: share of replies that never come, in [0, 1] like all rates.
         deadline: seconds after which a reply is too late; None waits for everybody.
         corrupt: share of replies with ``bits`` random bits of random floats flipped.
-        nan: share of replies with one number replaced by NaN.
+        nan: share of replies with one number replaced by NaN, or -1 in a ranking.
         wrong_shape: share of replies with one array of another shape, half of them of one that broadcasts.
         wrong_keys: share of replies with an array missing, renamed or too many.
         duplicate: share of replies that come twice.
@@ -149,7 +150,7 @@ class Faults(WorldGrid):
         if hit is None or not reply.has_content():
             return reply
         copied = _copy_of(reply)
-        places = _floats_of(copied)
+        places = _numbers_of(copied)
         if not places:
             return reply
         event, damage = _DAMAGE[hit]
@@ -174,7 +175,7 @@ def _flip_bits(places: Places, bits: int, draw: np.random.Generator) -> None:
 def _put_nan(places: Places, bits: int, draw: np.random.Generator) -> None:
     record, name = places[draw.integers(len(places))]
     value = _values(record[name])
-    value.reshape(-1)[draw.integers(value.size)] = math.nan
+    value.reshape(-1)[draw.integers(value.size)] = math.nan if np.issubdtype(value.dtype, np.floating) else -1
     record[name] = Array(value)
 
 
@@ -216,13 +217,12 @@ def _copy_of(reply: Message) -> Message:
     return copied
 
 
-def _floats_of(reply: Message) -> Places:
-    return [
-        (record, name)
-        for record in records_of(reply, ArrayRecord)
-        for name, array in record.items()
-        if array.dtype.startswith("float") and 0 not in array.shape
+def _numbers_of(reply: Message) -> Places:
+    """Return the float arrays of a reply, or all of one that holds none, such as rankings."""
+    places = [
+        (record, name) for record in records_of(reply, ArrayRecord) for name, array in record.items() if 0 not in array.shape
     ]
+    return [(record, name) for record, name in places if record[name].dtype.startswith("float")] or places
 
 
 def _values(array: Array) -> np.ndarray:

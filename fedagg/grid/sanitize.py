@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
-from fedagg.clients.app import arrays_of
+from fedagg.clients.app import arrays_of, ranked_sizes, rankings_of
 from fedagg.grid.base import WorldGrid
-from fedagg.params import Layout, State
+from fedagg.params import Layout
 
 logger = logging.getLogger(__name__)
+Check = Callable[[ArrayRecord], object]
 
 
 class Sanitize(WorldGrid):
@@ -21,7 +22,8 @@ class Sanitize(WorldGrid):
 
     One such reply ends the run of most Flower strategies, or turns their model into NaN. A reply passes if it has the arrays
     that were sent, by name and shape, if they hold numbers, if every float is finite and if its update has a finite squared
-    norm. Error replies pass, since strategies count them; what a client claims in its metrics is not looked at.
+    norm; where rankings were sent, if each is a permutation. Error replies pass, since strategies count them; what a client
+    claims in its metrics is not looked at.
     ``sanitized`` in the metrics counts what was dropped.
 
     Args:
@@ -30,7 +32,7 @@ class Sanitize(WorldGrid):
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
-        self._sent: dict[int, tuple[Layout, State]] = {}
+        self._sent: dict[int, Check] = {}
         self._dropped = 0
 
     def begin_round(self, round: int) -> None:
@@ -52,13 +54,12 @@ class Sanitize(WorldGrid):
     def _remember(self, messages: Iterable[Message]) -> list[Message]:
         """Note which model each client is sent; strategies put one record into all messages, which is read once."""
         messages = self._enter_round(messages)
-        read: dict[int, tuple[Layout, State]] = {}
+        read: dict[int, Check] = {}
         for message in messages:
             if message.metadata.message_type == "train":
                 arrays = arrays_of(message)
                 if id(arrays) not in read:
-                    layout = self.layout or Layout.of_arrays(arrays)
-                    read[id(arrays)] = layout, layout.read(arrays)
+                    read[id(arrays)] = self._check(arrays)
                 self._sent[message.metadata.dst_node_id] = read[id(arrays)]
         return messages
 
@@ -76,15 +77,26 @@ class Sanitize(WorldGrid):
             sound.append(reply)
         return sound
 
+    def _check(self, sent: ArrayRecord) -> Check:
+        """Return what raises ``ValueError`` saying what is wrong with the arrays of a reply to these."""
+        if sizes := ranked_sizes(sent):
+            return lambda arrays: rankings_of(arrays, sizes)
+        layout = self.layout or Layout.of_arrays(sent)
+        params = layout.read(sent).params
+
+        def check(arrays: ArrayRecord) -> None:
+            state = layout.read(arrays, params.device)
+            if not (state.update_from(params).finite and torch.isfinite(state.float_buffers).all()):
+                raise ValueError("its model is not finite")
+
+        return check
+
     def _flaw(self, reply: Message) -> str | None:
         """Return what is wrong with a reply, None if nothing is."""
         if reply.metadata.src_node_id not in self._sent:
             return "nobody asked for it in this round"
-        layout, sent = self._sent[reply.metadata.src_node_id]
         try:
-            state = layout.read(arrays_of(reply), sent.params.device)
+            self._sent[reply.metadata.src_node_id](arrays_of(reply))
         except ValueError as error:
             return str(error)
-        if not (state.update_from(sent.params).finite and torch.isfinite(state.float_buffers).all()):
-            return "its model is not finite"
         return None

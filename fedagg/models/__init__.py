@@ -13,6 +13,8 @@ token ids, for the 81 characters of Shakespeare, and for 10,000 words and twenty
     cnn_fedau              211,690                 networks of papers
     cnn_fedlaw              93,322
     lenet                   44,426
+    lenet_frl            1,625,632
+    conv8                4,881,472
     resnet18            11,172,810
     lstm                   820,185                 token ids: the next one, or the class
     mean_embedding         641,300
@@ -27,9 +29,10 @@ from typing import Any, TypeVar
 from torch import nn
 
 from fedagg import rng
-from fedagg.models.convolutional import cnn, cnn_fedau, cnn_fedlaw, lenet
+from fedagg.models.convolutional import cnn, cnn_fedau, cnn_fedlaw, conv8, lenet, lenet_frl
 from fedagg.models.linear import logistic_regression, mlp
 from fedagg.models.resnet import resnet18
+from fedagg.models.supermask import supermask
 from fedagg.models.text import lstm, mean_embedding, text_cnn
 
 __all__ = [
@@ -37,12 +40,15 @@ __all__ = [
     "cnn",
     "cnn_fedau",
     "cnn_fedlaw",
+    "conv8",
     "lenet",
+    "lenet_frl",
     "logistic_regression",
     "lstm",
     "mean_embedding",
     "mlp",
     "resnet18",
+    "supermask",
     "text_cnn",
 ]
 

@@ -102,6 +102,54 @@ def cnn_fedlaw(input_shape: Sequence[int], num_classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, *_dense([features, 64, size("num_classes", num_classes)]))
 
 
+def lenet_frl(input_shape: Sequence[int], num_classes: int) -> nn.Sequential:
+    """Return the "LeNet" of Federated Rank Learning (Mozaffari et al., USENIX Security 2023), without biases.
+
+    3 x 3 convolutions to 32 and 64 channels, pooling, then 128 hidden units; its layers have 288, 18,432, 1,605,632 and 1,280
+    edges for 1 x 28 x 28 pixels padded by 1, 1,625,632 in all.
+
+    Args:
+        input_shape: (channels, height, width).
+        num_classes: C.
+
+    Raises:
+        ConfigError: rows that are no pictures, or smaller than 4 x 4.
+    """
+    shape = picture("lenet_frl", input_shape, smallest=4)
+    return _without_biases(shape, [[32, 64]], [128, size("num_classes", num_classes)])
+
+
+def conv8(input_shape: Sequence[int], num_classes: int) -> nn.Sequential:
+    """Return Conv8 (Ramanujan et al., CVPR 2020), without biases, the CIFAR-10 network of Federated Rank Learning.
+
+    Pairs of 3 x 3 convolutions to 64, 128, 256 and 512 channels, each pair with pooling, then 256 and 256 hidden units:
+    5,275,840 edges for 3 x 32 x 32 pixels and ten classes.
+
+    Args:
+        input_shape: (channels, height, width).
+        num_classes: C.
+
+    Raises:
+        ConfigError: rows that are no pictures, or smaller than 16 x 16.
+    """
+    shape = picture("conv8", input_shape, smallest=16)
+    pairs = [[width, width] for width in (64, 128, 256, 512)]
+    return _without_biases(shape, pairs, [256, 256, size("num_classes", num_classes)])
+
+
+def _without_biases(shape: Sequence[int], blocks: Sequence[Sequence[int]], dense: Sequence[int]) -> nn.Sequential:
+    """Return padded 3 x 3 convolutions with ReLU, each block of them with pooling, then linear layers; nothing has a bias."""
+    layers: list[nn.Module] = []
+    channels, height, width = shape
+    for block in blocks:
+        for outputs in block:
+            layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.ReLU()]
+            channels = outputs
+        layers.append(nn.MaxPool2d(2))
+        height, width = height // 2, width // 2
+    return nn.Sequential(*layers, *_dense([channels * height * width, *dense], bias=False))
+
+
 def _convolutions(
     shape: Sequence[int], widths: Sequence[int], kernel: int, padding: int = 0, pooled: int | None = None
 ) -> tuple[list[nn.Module], int]:
@@ -118,9 +166,9 @@ def _convolutions(
     return layers, widths[-1] * edges[0] * edges[1]
 
 
-def _dense(widths: Sequence[int], dropout: float = 0.0) -> list[nn.Module]:
+def _dense(widths: Sequence[int], dropout: float = 0.0, bias: bool = True) -> list[nn.Module]:
     """Return linear layers with ReLU between them, each after dropout if there is some."""
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
-        layers += [*([nn.Dropout(dropout)] if dropout else []), nn.Linear(inputs, outputs), nn.ReLU()]
+        layers += [*([nn.Dropout(dropout)] if dropout else []), nn.Linear(inputs, outputs, bias=bias), nn.ReLU()]
     return layers[:-1]

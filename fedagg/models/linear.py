@@ -21,13 +21,14 @@ def logistic_regression(input_shape: Sequence[int], num_classes: int) -> nn.Sequ
     return mlp(input_shape, num_classes, hidden=())
 
 
-def mlp(input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (200, 200)) -> nn.Sequential:
+def mlp(input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (200, 200), bias: bool = True) -> nn.Sequential:
     """Return linear layers with ReLU between them; by default the "2NN" of McMahan et al., AISTATS 2017.
 
     Args:
         input_shape: shape of one row, flattened here.
         num_classes: C.
         hidden: width of every hidden layer; empty gives logistic regression.
+        bias: whether layers have biases.
 
     Raises:
         ConfigError: a size that is no integer >= 1.
@@ -35,5 +36,5 @@ def mlp(input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (2
     widths = [math.prod(sizes("input_shape", input_shape)), *sizes("hidden", hidden), size("num_classes", num_classes)]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        layers += [nn.Linear(inputs, outputs, bias=bias), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

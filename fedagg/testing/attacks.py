@@ -10,17 +10,21 @@ import torch
 from torch import Tensor
 
 from fedagg.console import suggest
-from fedagg.contracts import Knowledge
+from fedagg.contracts import Knowledge, Payload
+from fedagg.rankings import is_permutation
 from fedagg.testing.core import Check, demand, demand_same, devices, refusal, same
 from fedagg.testing.inputs import CLASSES, cases_of
 
 KNOWLEDGE = get_args(Knowledge)  # from least to most
+PAYLOADS = frozenset(get_args(Payload))
 
 
 def knowledge_declared(attack: Any) -> None:
     """``knowledge`` is one of own, corrupted, honest, aggregator, history; random and distributed are True or False."""
     level = attack.knowledge
     demand(level in KNOWLEDGE, f"no knowledge {level!r}{suggest(str(level), KNOWLEDGE)}; there are {', '.join(KNOWLEDGE)}")
+    payloads = attack.payloads
+    demand(bool(payloads) and payloads <= PAYLOADS, f"payloads must be some of {sorted(PAYLOADS)}; got {payloads}")
     for flag in ("random", "distributed"):
         demand(isinstance(getattr(attack, flag), bool), f"{flag} must be True or False; got {getattr(attack, flag)!r}")
 
@@ -36,8 +40,11 @@ def byzantine_rows(attack: Any) -> None:
                         got = chance.to(device, dtype).call(copy.deepcopy(attack))
                         demand(isinstance(got, Tensor), f"the call returned {type(got).__name__}, not a tensor")
                         found = (got.dtype, got.device.type, list(got.shape))
-                        wanted = (dtype, device, [case.f, case.honest.shape[1]])
+                        kept = dtype if case.honest.is_floating_point() else case.honest.dtype
+                        wanted = (kept, device, [case.f, case.honest.shape[1]])
                         demand(found == wanted, f"it returned {found} instead of {wanted}")
+                        ranked = "updates" in attack.payloads or all(map(is_permutation, got))
+                        demand(ranked, "a row it returned is no ranking")
 
 
 def nobody(attack: Any) -> None:
@@ -83,7 +90,8 @@ def knowledge(attack: Any) -> None:
         with case:
             seen = case.call(copy.deepcopy(attack))
         if attack.knowledge == "own":
-            unknown = torch.full_like(case.honest, float("nan"))  # how many there are is no secret
+            nothing = float("nan") if case.honest.is_floating_point() else -1
+            unknown = torch.full_like(case.honest, nothing)  # how many there are is no secret
             with replace(case, made=f"{case.made}, then honest rows of NaN", honest=unknown, client_ids=None) as other:
                 demand_same(other.call(copy.deepcopy(attack)), seen, "it knows its own, but looks at honest rows")
         if attack.knowledge != "history":

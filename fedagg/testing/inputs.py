@@ -171,6 +171,8 @@ class Chance(Case):
         """Return the same elsewhere."""
         names = ("honest", "own", "last_delta", "params")
         tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if not self.honest.is_floating_point():
+            dtype = self.honest.dtype  # rankings have one
         return replace(self, **{name: tensor.to(device, dtype) for name, tensor in tensors.items()})
 
 
@@ -206,7 +208,8 @@ def fewest_of(plugin: Any) -> int:
 
 def _maker(plugin: Any) -> Callable[..., Any]:
     if isinstance(plugin, Attack):
-        return partial(chance, classes=getattr(plugin, "num_classes", CLASSES))
+        make = chance if "updates" in plugin.payloads else ranked_chance
+        return partial(make, classes=getattr(plugin, "num_classes", CLASSES))
     return facts if isinstance(plugin, Weighting) else rule_rows
 
 
@@ -263,3 +266,11 @@ def chance(seed: int, h: int, d: int, scale: float = 1.0, round: int = 4, f: int
         x=torch.rand(64, 3, 16, 16, generator=draw),
         y=torch.randint(0, classes, (64,), generator=draw),
     )
+
+
+def ranked_chance(*args: Any, **settings: Any) -> Chance:
+    """Return the same input of an attack on rankings: the ids of the columns, ordered by the values they have there."""
+    case = chance(*args, **settings)
+    assert case.own is not None
+    orders = {name: getattr(case, name).argsort(dim=-1) for name in ("honest", "own", "params")}
+    return replace(case, made=f"{case.made}, each row as argsort orders it", last_delta=None, **orders)

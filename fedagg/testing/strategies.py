@@ -21,7 +21,7 @@ from fedagg.cohort import Trusted
 from fedagg.data import IID, Dataset, Population
 from fedagg.grid import Faults, LocalGrid
 from fedagg.loop import Result, run
-from fedagg.models import build, logistic_regression
+from fedagg.models import build, mlp
 from fedagg.params import State
 from fedagg.strategy import Strategy
 from fedagg.testing.core import BrokenPromise, Check, demand
@@ -33,7 +33,7 @@ FOREIGN = 10  # clients behind a strategy that cannot be asked how many it needs
 
 def finishes(strategy: Any) -> None:
     """Every round ends with a finite model of the shapes and dtypes it began with."""
-    model, result = _model(), _run(strategy)
+    model, result = _local(strategy).trains(_model(strategy), seed=0), _run(strategy)
     demand(result.rounds == ROUNDS, f"{result.rounds} rounds of {ROUNDS} were finished")
     wanted = {name: (tuple(tensor.shape), tensor.numpy().dtype) for name, tensor in model.state_dict().items()}
     arrays = _arrays(result)
@@ -59,7 +59,8 @@ def resumes(strategy: Any) -> None:
 
 def no_replies(strategy: Any) -> None:
     """A round without replies keeps the model."""
-    before = {name: tensor.numpy() for name, tensor in _model().state_dict().items()}
+    model = _local(strategy).trains(_model(strategy), seed=0)
+    before = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     after = _arrays(_run(strategy, lambda grid: Faults(grid, drop=1.0)))
     changed = [name for name in before if name not in after or not np.array_equal(before[name], after[name])]
     demand(not changed, f"without a single reply {', '.join(changed)} changed")
@@ -87,9 +88,9 @@ def _run(
     chosen = copy.deepcopy(strategy)
     if isinstance(chosen, Strategy) and chosen.trusted is None and {"root_update", "loss"} & chosen.rule.needs:
         chosen.trusted = _trusted
-    model = _model()
+    model = _model(chosen)
     population = _population(_clients(chosen) + 2)
-    clients = Clients(population, model, _local(getattr(chosen, "client_half", "")), seed=0)
+    clients = Clients(population, model, _local(chosen), seed=0)
     if isinstance(chosen, Strategy):
         if "proxy" in chosen.needs and not (getattr(chosen, "model", None) and getattr(chosen, "proxy", None)):
             chosen.model, chosen.proxy = model, population.test()  # type: ignore[attr-defined]
@@ -99,14 +100,16 @@ def _run(
         return run(world(grid), chosen, model, rounds, seed=0, checkpoints=checkpoints)
 
 
-def _local(half: str) -> LocalTraining:
-    """Return local training of the class with this name, wherever it is defined; plain SGD for none."""
-    waiting: list[type[LocalTraining]] = [LocalSGD]
+def _local(strategy: Any) -> LocalTraining:
+    """Return the other half of a strategy, wherever it is defined; plain SGD where there is none."""
+    half = getattr(strategy, "client_half", "")
+    shared = {name: getattr(strategy, name) for name in getattr(strategy, "shared", ())}
+    waiting: list[type[LocalTraining]] = [LocalSGD, *LocalTraining.__subclasses__()]
     for kind in waiting:
         if half in ("", kind.__name__):
-            return kind(lr=0.1)  # type: ignore[call-arg]
+            return kind(lr=0.1, **shared)  # type: ignore[call-arg]
         waiting += kind.__subclasses__()
-    raise BrokenPromise(f"no subclass of LocalSGD is called {half}, the other half of this strategy")
+    raise BrokenPromise(f"no local training is called {half}, the other half of this strategy")
 
 
 def _clients(strategy: Any) -> int:
@@ -132,8 +135,9 @@ def _population(clients: int) -> Population:
     return Population.split(data, IID(), num_clients=clients, seed=0)
 
 
-def _model() -> nn.Module:
-    return build(logistic_regression, (2,), 3, seed=0)
+def _model(strategy: Any) -> nn.Module:
+    biased = getattr(strategy, "payload", "updates") == "updates"  # rankings are of edges alone
+    return build(mlp, (2,), 3, hidden=(), bias=biased, seed=0)
 
 
 def _trusted(state: State, round: int) -> Trusted:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import fedagg.clients
 from fedagg import Clients, LocalSGD, Population
 from fedagg.attacks import LabelFlip
-from fedagg.clients import Ditto, FedBN, FedDyn, FedProx, Moon, Scaffold, WorkerMomentum
+from fedagg.clients import Ditto, EdgePopup, FedBN, FedDyn, FedProx, Moon, Scaffold, WorkerMomentum
 from fedagg.clients.local import LocalTraining
 from fedagg.data import Dataset
 from fedagg.params import Layout
@@ -66,7 +66,8 @@ def concrete_locals() -> set[type]:
 
 
 def test_every_local_algorithm_is_compared() -> None:
-    assert {type(local) for local in [*LOCALS.values(), *CORRECTED]} == concrete_locals()
+    """EdgePopup, which makes another model of each of these, in its own file."""
+    assert {type(local) for local in [*LOCALS.values(), *CORRECTED]} == concrete_locals() - {EdgePopup}
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

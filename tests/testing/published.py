@@ -139,6 +139,8 @@ PUBLISHED = [
     row("FedVARP"),
     row("MIFA"),
     row("MIFA", initialise="wait"),
+    row("FRL"),
+    row("FRL", sparsity=0.3, mask_by="signed"),
     row("SCAFFOLD"),
     # attacks
     row("SignFlip"),
@@ -174,6 +176,10 @@ PUBLISHED = [
     row("ModelReplacement"),
     row("ModelReplacement", gamma=5.0),
     row("ModelReplacement", SCALES, gamma=5.0, backdoor=row("Backdoor")),
+    row("RankReversal"),
+    row("RankReversal", pool=2),
+    row("Ranked"),
+    row("Ranked", attack=row("GaussianNoise")),
     row("Neurotoxin"),
     row("Neurotoxin", SCALES, backdoor=row("Backdoor")),
 ]

@@ -2,6 +2,7 @@
 
 from fedagg.clients.local.base import LocalTraining, Memory, Sent
 from fedagg.clients.local.ditto import Ditto
+from fedagg.clients.local.edge_popup import EdgePopup
 from fedagg.clients.local.fedbn import FedBN
 from fedagg.clients.local.feddyn import FedDyn
 from fedagg.clients.local.fedprox import FedProx
@@ -12,6 +13,7 @@ from fedagg.clients.local.worker_momentum import WorkerMomentum
 
 __all__ = [
     "Ditto",
+    "EdgePopup",
     "FedBN",
     "FedDyn",
     "FedProx",

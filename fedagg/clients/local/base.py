@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedagg.contracts import Payload
 from fedagg.errors import ConfigError
 from fedagg.params import Layout, State
 
@@ -58,7 +59,10 @@ class LocalTraining(ABC):
         receives: names of the vectors that the server must send beside the model (``Strategy.broadcast``). No name is both.
         in_steps: which of these, all [d] long, steps and objective see, laid out like the parameters; "received" is the model
             that the client was sent.
-        buffers_in_steps: which of these, all [b] long, they see as they are; "received_buffers" are those of that model.
+        buffers_in_steps: which of these, all [b] long, they see as they are; "received_buffers" are those of that model,
+            "round" is the number of the round, "steps" how many steps the client makes in it, [1] int64 each.
+        payload: what is sent and received: models, or rankings of the parameters of each layer, which ``rebuild`` turns into a
+            model and ``send`` leaves in ``extras["rankings"]``.
         server_half: name of the strategy without which this makes no sense (it names this as its ``client_half``); "" goes
             with any.
         own_start: clients start from what ``begin`` makes of the model they receive.
@@ -71,6 +75,7 @@ class LocalTraining(ABC):
     receives: ClassVar[tuple[str, ...]] = ()
     in_steps: ClassVar[tuple[str, ...]] = ()
     buffers_in_steps: ClassVar[tuple[str, ...]] = ()
+    payload: ClassVar[Payload] = "updates"
     server_half: ClassVar[str] = ""
     own_start: ClassVar[bool] = False
     personalises: ClassVar[bool] = False
@@ -83,6 +88,22 @@ class LocalTraining(ABC):
         Its float buffers are those remembered as "personal_buffers". Of what it changed nothing is sent.
         """
         return None
+
+    def trains(self, model: nn.Module, seed: int) -> nn.Module:
+        """Return the model whose parameters are trained and sent: ``model``, or what this makes of it.
+
+        Args:
+            model: the architecture, or what this made of it before.
+            seed: the run's seed.
+
+        Raises:
+            ConfigError: the model cannot be trained like this.
+        """
+        return model
+
+    def rebuild(self, rankings: Tensor) -> State:
+        """Return the model that these rankings [d], layer by layer, stand for; where the payload is rankings."""
+        raise NotImplementedError(f"{type(self).__name__} receives models")
 
     def prepared(self, model: nn.Module, layout: Layout) -> Self:
         """Return the same for clients of this model; called once, before anything else.

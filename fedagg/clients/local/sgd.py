@@ -52,6 +52,10 @@ class LocalSGD(LocalTraining):
         return [batch for order in orders for batch in torch.split(order, self.batch_size)][: self.steps]
 
     def step(self, params: list[Tensor], grads: list[Tensor], memory: Memory) -> None:
+        torch._foreach_add_(params, self.direction(params, grads, memory), alpha=-self.lr)
+
+    def direction(self, params: list[Tensor], grads: list[Tensor], memory: Memory) -> list[Tensor]:
+        """Return what a step multiplies by the learning rate, see ``step``; only to be read."""
         if self.weight_decay:
             grads = list(torch._foreach_add(grads, params, alpha=self.weight_decay))
         if self.momentum:
@@ -61,7 +65,7 @@ class LocalSGD(LocalTraining):
             else:
                 memory["velocity"] = [grad.clone() for grad in grads]
             grads = memory["velocity"]
-        torch._foreach_add_(params, grads, alpha=-self.lr)
+        return grads
 
     def a_norm(self, steps: int) -> float:
         """Return the sum of the coefficients with which ``steps`` steps add up their gradients, in units of the learning rate.
