@@ -225,6 +225,7 @@ def test_attackers_share_a_backdoor_and_its_success_is_measured(clients: Clients
 
 def test_the_success_of_a_backdoor_is_the_share_of_other_classes_taken_for_its_target(clients: Clients) -> None:
     state = clients.layout.empty()
+    state.params.zero_()
     state.params[-10:] = torch.tensor([0.0, 0, 0, 9, 0, 0, 0, 0, 0, 0])  # the biases of a linear model: all is a 3
     assert clients.attack_success(state, lambda x: x, 3) == 1.0
     state.params[-10:] = torch.tensor([9.0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
