@@ -176,6 +176,8 @@ class CohortTraining:
         shared["round"] = torch.tensor([self.round])
 
         def seen(client: int, steps: int) -> dict[str, Tensor]:
+            if not names:
+                return {}
             known = {**shared, "steps": torch.tensor([steps])}
             return {name: known[name] if name in known else self.kept[name][self.place[client]] for name in names}
 
