@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -33,6 +32,7 @@ from fedagg.instantiate import make
 from fedagg.loop import Callback, Result, Round, run
 from fedagg.models import build as build_model
 from fedagg.parts import inform, make_participation, make_strategy, try_attack
+from fedagg.process import prepare_process
 from fedagg.provenance import describe_machine, parameters_hash, save_model
 from fedagg.results import RunDirectory, check_same, differences, read_run
 from fedagg.settings import check_numbers, implied_f, trusted_examples
@@ -141,7 +141,7 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     OmegaConf.set_struct(cfg, True)
     if cfg.f is None:
         cfg.f = implied_f(cfg)
-    torch.set_num_threads(cfg.engine.threads)
+    prepare_process(cfg.engine.threads)
     dataset: Dataset = make(cfg, "data")
     cfg.task.input_shape, cfg.task.num_classes = list(dataset.input_shape), dataset.num_classes
     holdout = cfg.evaluation.holdout if cfg.evaluation.clients else 0.0

@@ -20,6 +20,7 @@ from fedagg.errors import ClientError
 from fedagg.grid.base import ensure_identity
 from fedagg.grid.clients import AppCall
 from fedagg.params import KINDS, ModelState, State
+from fedagg.process import prepare_process
 
 Share = list[int]
 Arrays = tuple[Any, ...]
@@ -104,7 +105,7 @@ class Worker:
     """
 
     def __init__(self, threads: int) -> None:
-        torch.set_num_threads(threads)
+        prepare_process(threads)
         ensure_identity()
 
     def begin(self, source: Callable[[], Clients] | ClientApp) -> dict[str, Any]:
