@@ -63,7 +63,7 @@ class Summary:
 
 def entries(study: Study, planned: Sequence[Planned]) -> list[Entry]:
     """Return the jobs as the manifest keeps them."""
-    own = any(path.is_dir() for path in study.folder.iterdir())
+    own = any(study.folder.glob("*/*.yaml"))  # config groups; a folder without any may be the store
     flags = ["--config-dir", os.path.relpath(study.folder)] if own else []
     made = []
     for each in planned:

@@ -51,7 +51,7 @@ class Search:
 
     Args:
         space: key -> a list of choices, or ``{low, high, log}``.
-        trials: settings that are tried.
+        trials: settings that are tried; where lists have no more combinations than that, each of them once.
         group: so many are tried before the sampler looks at what they came to.
         metric: ``split/metric``, of data that no client trained on and that is not the test set.
         protocol: which round counts, as for reports.
@@ -161,9 +161,14 @@ class _Place:
         sampler = optuna.samplers.TPESampler(seed=self.search.seed)
         trials = optuna.create_study(direction=direction, sampler=sampler)
         space = {key: _distribution(key, values) for key, values in self.search.space.items()}
-        left = self.search.trials
+        left, group = self.search.trials, self.search.group
+        grid = _grid(self.search.space)
+        if 0 < len(grid) <= left:
+            left = group = len(grid)  # nothing to learn from what was tried before
+            for setting in grid:
+                trials.enqueue_trial(setting)
         while left:
-            asked = [trials.ask(space) for _ in range(min(left, self.search.group))]
+            asked = [trials.ask(space) for _ in range(min(left, group))]
             self._run([(attack, trial.params) for trial in asked])
             for trial in asked:
                 trials.tell(trial, self._score(attack, trial.params, self.metric))
@@ -213,6 +218,13 @@ def _distribution(key: str, values: Any) -> Any:
         except ValueError as error:
             raise ConfigError(f"tune.space.{key}: {error}") from None
     raise ConfigError(f"tune.space.{key} must be a list of choices, or {{low, high, log}}; got {values}")
+
+
+def _grid(space: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every setting of a space of lists; nothing if there is a range in it."""
+    if any(isinstance(values, Mapping) for values in space.values()):
+        return []
+    return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
 
 
 def _label(value: Any) -> str:

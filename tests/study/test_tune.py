@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import fedagg.study.tune
 from fedagg import ConfigError
+from fedagg.results import read_run
 from fedagg.study.tune import Tuned, tune
 from tests.study.parts import files_in, load, table
 
@@ -76,6 +78,19 @@ def test_the_table_says_the_same(done: tuple[Path, list[Tuned]]) -> None:
     assert [(row["strategy"], row["attack"], float(row["local.lr"]), float(row["validation"])) for row in rows] == [
         (each.place["strategy"], each.attack, each.setting["local.lr"], each.validation) for each in found
     ]
+
+
+def test_lists_are_tried_out_where_the_trials_allow_it(tmp_path: Path) -> None:
+    rates, epochs = [0.0, 0.05, 0.5], [1, 2]
+    search = {"space": {"local.lr": rates, "local.epochs": epochs}, "trials": 6, "group": 2}
+    keys = {**KEYS, "axes": {"strategy": ["median"]}, "seeds": 1, "tune": search}
+    (found,) = tune(load(tmp_path, workers=2, **keys), quiet=True)
+    runs = [read_run(path.parent) for path in (tmp_path / "store-tune").glob("*/run.json")]
+    tried = {(run.config["local"]["lr"], run.config["local"]["epochs"]): run for run in runs}
+    assert len(runs) == 6
+    assert set(tried) == set(product(rates, epochs))
+    values = {setting: run.series("accuracy_mean", "clients")[1][-1] for setting, run in tried.items()}
+    assert values[found.setting["local.lr"], found.setting["local.epochs"]] == max(values.values()) == found.validation
 
 
 def test_called_again_with_one_worker_it_repeats_its_choices_and_runs_nothing(done: tuple[Path, list[Tuned]]) -> None:
