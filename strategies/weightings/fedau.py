@@ -68,7 +68,7 @@ class FedAU(Weighting):
         if cohort.round <= self._round:
             raise ValueError(f"FedAU needs rounds in their order; got round {cohort.round} after round {self._round}")
         places = self._places(_keys(cohort.client_ids))
-        end, ends = self._seen[1:, places]
+        end, ends = self._seen[1, places], self._seen[2, places]
         if self.cutoff is not None:
             cut = (cohort.round - 1 - end) // self.cutoff  # intervals that ended of themselves since
             end, ends = end + cut * self.cutoff, ends + cut
@@ -77,8 +77,10 @@ class FedAU(Weighting):
         self._round = cohort.round
         return torch.from_numpy(omega / cohort.population).to(cohort.params.device)
 
-    def _places(self, keys: Table) -> npt.NDArray[np.intp]:
+    def _places(self, keys: Table) -> npt.NDArray[np.intp] | slice:
         """Return the columns [n] of these clients, after adding those that are new."""
+        if np.array_equal(keys, self._seen[0]):
+            return slice(None)  # everybody is there
         places = np.searchsorted(self._seen[0], keys)
         known = places < self._seen.shape[1]
         known[known] = self._seen[0, places[known]] == keys[known]
@@ -106,6 +108,6 @@ class FedAU(Weighting):
 def _keys(client_ids: Sequence[int]) -> Table:
     """Return [n] int64; Flower's node ids have 64 bits without a sign, and keep their bits."""
     try:
-        return np.array(client_ids, dtype=np.int64)
+        return np.fromiter(client_ids, np.int64, len(client_ids))
     except OverflowError:
-        return np.array(client_ids, dtype=np.uint64).view(np.int64)
+        return np.fromiter(client_ids, np.uint64, len(client_ids)).view(np.int64)
