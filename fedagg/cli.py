@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedagg.console import complain, config_dir, say_how_to_go_on, suggest
 
+MANY = 300  # runs whose configs take so long to compose that one wonders
 EXAMPLES = """\
 examples:
   fedagg run                                             20 clients, digits, FedAvg, nobody hostile
@@ -182,6 +183,8 @@ def _study(parsed: argparse.Namespace, rest: Sequence[str]) -> int:
         if parsed.verb == "tune":
             tune(study)
             return 0
+        if (jobs := len(study.jobs())) >= MANY:
+            print(f"{study.name}: composing the configs of {jobs} runs, which takes a while", file=sys.stderr)
         if parsed.dry_run:
             print("\n".join(dry_run(study)))
             return 0

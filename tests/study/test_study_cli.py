@@ -20,6 +20,12 @@ def _study(tmp_path: Path) -> Path:
     return write_study(tmp_path / "mine", **KEYS)
 
 
+def test_a_large_study_says_what_takes_so_long(command: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedagg.cli.MANY", 4)
+    assert command("study", study, "--dry-run").err == "mine: composing the configs of 4 runs, which takes a while\n"
+    assert not command("study", study, "--dry-run", "seed=0").err
+
+
 def test_before_during_and_after(command: Command, study: Path, tmp_path: Path) -> None:
     """A dry run writes nothing; the cost is known once something is complete; a run that fails is found again."""
     store = study / "store"
