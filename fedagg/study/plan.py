@@ -192,10 +192,10 @@ class Study:
         return replace(self, **changed)
 
     def _narrowed(self, axis: str, values: Sequence[Any]) -> dict[str, Overrides]:
-        """Return other points of an axis; one of named points can only be narrowed."""
+        """Return other points of an axis; one of named points can only be narrowed. A name means the point that bears it."""
         named = self.axes[axis]
         if all(set(point) == {axis} for point in named.values()):
-            return _points(axis, values, self.folder)
+            return {label: named.get(label, point) for label, point in _points(axis, values, self.folder).items()}
         for value in values:
             known(label_of(value), named, f"axis {axis}")
         return {label_of(value): named[label_of(value)] for value in values}
