@@ -163,11 +163,11 @@ def test_one_value_for_an_axis_keeps_its_column(tmp_path: Path) -> None:
 
 def test_a_name_means_the_point_that_bears_it(tmp_path: Path) -> None:
     """Also where it is that of a choice too, and every point is a choice."""
-    study = load(tmp_path, axes={"participation": {"bernoulli": {"participation": "class_biased"}}})
-    (job,) = study.with_overrides(["participation=bernoulli"]).jobs()
+    read = study(tmp_path, "axes: {participation: {bernoulli: {participation: class_biased}}}")
+    (job,) = read.with_overrides(["participation=bernoulli"]).jobs()
     assert job.axes == {"participation": "bernoulli"}
     assert "participation=class_biased" in job.overrides
-    other = study.with_overrides(["participation=bernoulli,cyclic"]).axes["participation"]
+    other = read.with_overrides(["participation=bernoulli,cyclic"]).axes["participation"]
     assert other == {"bernoulli": {"participation": "class_biased"}, "cyclic": {"participation": "cyclic"}}
 
 
