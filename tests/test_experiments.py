@@ -45,6 +45,13 @@ def test_a_study_says_what_it_asks_how_to_run_it_and_what_came_of_it(file: Path)
     assert "table.csv" in page
 
 
+def test_the_overview_leads_to_every_page() -> None:
+    folder = config_dir().parent / "experiments"
+    overview = (folder / "README.md").read_text()
+    for page in folder.glob("*/README.md"):
+        assert f"({page.parent.name}/README.md)" in overview
+
+
 def test_the_studies_are_those_that_are_promised() -> None:
     names = {file.parent.name for file in STUDIES}
     assert {"quickstart", "attack_matrix", "breaking_point", "flower_under_fire"} <= names
