@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--protocol", help="final (default); last:K, the mean of the last K evaluations; best, the oracle's round"
     )
+    report.add_argument("--rows", metavar="AXIS", help="rows are the points of this axis of the study, in place of strategies")
     partition = verbs.add_parser("partition", help="show who would hold which data: sizes, and a picture of labels by client")
     partition.add_argument("overrides", nargs="*", metavar="key=value", help="as for fedagg run")
     partition.add_argument("--out", type=Path, default=Path("partition.png"), help="the picture (default: partition.png)")
@@ -140,7 +141,7 @@ def _report(parsed: argparse.Namespace) -> int:
         folders = [_runs_of(path) for path in parsed.paths]
         store = Store(folders[0])
         study = store.manifest() if len(folders) == 1 and store.exists() else {}
-        chosen = {"metric": parsed.metric, "protocol": parsed.protocol}
+        chosen = {"metric": parsed.metric, "protocol": parsed.protocol, "rows": parsed.rows}
         chosen = {
             "metric": "accuracy",
             "protocol": "final",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fedagg.errors import ConfigError
 from fedagg.report.grouping import Note, group_runs
 from fedagg.report.measures import Metric, Protocol
+from fedagg.report.points import as_strategies
 from fedagg.report.summary import Table, summarize
 from fedagg.results import find_runs
 
@@ -39,6 +40,7 @@ def report(
     metric: str = "accuracy",
     protocol: str = "final",
     *,
+    rows: str | None = None,
     question: str = "",
     command: str = "",
     console: Console | None = None,
@@ -55,25 +57,28 @@ def report(
         metric: a metric of the test set (``accuracy``, ``loss``), or any other as ``split/metric``.
         protocol: the round a run is judged by: ``final``, ``last:K`` (mean over the last K evaluated rounds), or ``best``,
             which chooses the round on the test set and is marked as an oracle.
+        rows: an axis of the study that the runs are of, whose points are then the rows, with the settings that follow from them;
+            by default rows are strategies.
         question: what the runs are to answer; stands at the top of the page.
         command: what to name as the origin of the files; by default the equivalent ``fedagg report`` command.
         console: where to print; by default standard output.
         quiet: print nothing.
 
     Raises:
-        ConfigError: no runs, no completed runs, or none that recorded the metric.
+        ConfigError: no runs, no completed runs, none that recorded the metric, or a run off the axis ``rows``.
     """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     what, when = Metric.parse(metric), Protocol.parse(protocol)
     if not paths:
         raise ConfigError("a report needs at least one run directory")
-    groups, notes = group_runs(find_runs(*paths))
+    runs = find_runs(*paths)
+    groups, notes = group_runs(as_strategies(runs, rows) if rows else runs)
     if not groups:
         raise ConfigError("no completed run to report on. " + ". ".join(map(str, notes)))
     tables, left_out = summarize(groups, what, when)
     notes += left_out
     folder = Path(out) if out is not None else (_folder(paths[0]) if len(paths) == 1 else Path()) / "report"
-    origin = "Made by: " + (command or _command(paths, out, metric, protocol))
+    origin = "Made by: " + (command or _command(paths, out, metric, protocol, rows))
     from fedagg.report.write import Writer
 
     done = Report(tables, notes, folder, Writer(tables, folder, origin).everything(notes, question))
@@ -96,6 +101,7 @@ def _folder(path: str | Path) -> Path:
     return Path(path) if Path(path).is_dir() else Path(path).parent
 
 
-def _command(paths: Sequence[str | Path], out: str | Path | None, metric: str, protocol: str) -> str:
+def _command(paths: Sequence[str | Path], out: str | Path | None, metric: str, protocol: str, rows: str | None) -> str:
     words = ["fedagg", "report", *map(str, paths), "--metric", metric, "--protocol", protocol]
+    words += [] if rows is None else ["--rows", rows]
     return shlex.join(words + ([] if out is None else ["--out", str(out)]))

@@ -22,7 +22,7 @@ LAUNCHERS = ("local", "ray")
 KEYS = ("question", "config", "axes", "runs", "skip", "seeds", "report", "tune", *SETTINGS)
 LISTED = "listed"  # the axis of the listed runs
 RESERVED = ("run", "seed", LISTED, "round", "split", "client", "metric", "value")
-REPORT_KEYS = ("metric", "protocol")
+REPORT_KEYS = ("metric", "protocol", "rows")
 Overrides = dict[str, Any]
 
 
@@ -53,7 +53,7 @@ class Study:
         runs: further overrides, one mapping per listed run.
         skip: combinations of labels that are left out.
         seeds: the seeds of every point.
-        report: ``metric`` and ``protocol`` of its report.
+        report: ``metric`` and ``protocol`` of its report, and the axis whose points are its ``rows``.
         tune: what ``fedagg tune`` searches; see ``fedagg.study.tune.Search``.
         workers: runs at once; None is as many as the cores have room for, and one on Ray.
         launcher: ``local``, processes of this machine, or ``ray``.
@@ -124,6 +124,8 @@ class Study:
         for key in SETTINGS:
             if key in raw:
                 study = study._set(key, raw[key])
+        if "rows" in study.report:
+            known(study.report["rows"], study.axes, "report.rows")
         for cell in study.skip:
             for axis, label in cell.items():
                 known(axis, study.axes, "skip")
