@@ -57,8 +57,8 @@ def report(
         metric: a metric of the test set (``accuracy``, ``loss``), or any other as ``split/metric``.
         protocol: the round a run is judged by: ``final``, ``last:K`` (mean over the last K evaluated rounds), or ``best``,
             which chooses the round on the test set and is marked as an oracle.
-        rows: an axis of the study that the runs are of, whose points are then the rows, with the settings that follow from them;
-            by default rows are strategies.
+        rows: an axis of the study that the runs are of: its points are the rows, with the settings that follow from them. By
+            default rows are strategies.
         question: what the runs are to answer; stands at the top of the page.
         command: what to name as the origin of the files; by default the equivalent ``fedagg report`` command.
         console: where to print; by default standard output.
