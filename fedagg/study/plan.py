@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from fedagg.console import suggest
 from fedagg.errors import ConfigError
 from fedagg.overrides import matching, parsed, values_of, written
+from fedagg.study.tuned import Settings
 
 SETTINGS = ("workers", "launcher", "address", "store")  # how a study is carried out; also study.KEY on the command line
 LAUNCHERS = ("local", "ray")
-KEYS = ("question", "config", "axes", "runs", "skip", "seeds", "report", "tune", *SETTINGS)
+KEYS = ("question", "config", "axes", "runs", "skip", "seeds", "report", "tune", "tuned", *SETTINGS)
 LISTED = "listed"  # the axis of the listed runs
 RESERVED = ("run", "seed", LISTED, "round", "split", "client", "metric", "value")
 REPORT_KEYS = ("metric", "protocol", "rows")
@@ -55,6 +57,7 @@ class Study:
         seeds: the seeds of every point.
         report: ``metric`` and ``protocol`` of its report, and the axis whose points are its ``rows``.
         tune: what ``fedagg tune`` searches; see ``fedagg.study.tune.Search``.
+        tuned: the table of what it found, from which every run takes the setting of its place.
         workers: runs at once; None is as many as the cores have room for, and one on Ray.
         launcher: ``local``, processes of this machine, or ``ray``.
         address: of the cluster that Ray's launcher joins; None starts one here.
@@ -72,6 +75,7 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     report: dict[str, str] = field(default_factory=dict)
     tune: dict[str, Any] = field(default_factory=dict)
+    tuned: Path | None = None
     workers: int | None = None
     launcher: str = "local"
     address: str | None = None
@@ -118,6 +122,7 @@ class Study:
             ),
             seeds=_seeds(raw.get("seeds", (0,))),
             tune=dict(_mapping(raw.get("tune"), "tune")),
+            tuned=self.folder / str(raw["tuned"]) if raw.get("tuned") is not None else None,
             report={key: str(value) for key, value in report.items()},
             store=Path("runs") / self.name,
         )
@@ -177,10 +182,16 @@ class Study:
         merged = dict(self.config)
         for axis, label in place.items():
             merged.update(axes[axis][label])
+        if self._settings:
+            merged.update(self._settings.at(place))
         if "seed" in merged:
             raise ConfigError("seeds go under seeds:, or as seed=0,1 on the command line, and not into config, axes or runs")
         kept = (written(key, value) for key, value in merged.items() if key not in self.forced)
         return Job(dict(place), seed, (*kept, *self.forced.values(), f"seed={seed}"))
+
+    @cached_property
+    def _settings(self) -> Settings | None:  # read when it is needed: the search that writes it loads the study as well
+        return Settings.read(self.tuned) if self.tuned else None
 
     def _set(self, key: str, value: Any) -> Study:
         """Return the study carried out in another way."""

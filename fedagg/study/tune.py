@@ -28,9 +28,10 @@ from fedagg.results import read_run
 from fedagg.study.plan import Overrides, Study, known
 from fedagg.study.resolve import resolve
 from fedagg.study.run import Runner
+from fedagg.study.tuned import ATTACK, FOUND
 
 KEYS = ("space", "trials", "group", "metric", "protocol", "seed")
-ATTACK, PEACE = "attack", "none"
+PEACE = "none"
 
 
 class Stopped(FedaggError):
@@ -120,7 +121,7 @@ def tune(study: Study, *, quiet: bool = False) -> list[Tuned]:
         raise ConfigError("fedagg tune needs Optuna: pip install 'fedagg[tune]'")
     search = Search.of(study)
     store = study.store.with_name(f"{study.store.name}-tune")
-    study = replace(study, config={**study.config, "evaluation.clients": True}, store=store)
+    study = replace(study, config={**study.config, "evaluation.clients": True}, store=store, tuned=None)
     if study.runs:
         raise ConfigError("a study with listed runs cannot be tuned; make them points of an axis")
     attacks = list(study.axes.get(ATTACK, {}))
@@ -234,7 +235,7 @@ def _label(value: Any) -> str:
 def _write(folder: Path, axes: Sequence[str], keys: Sequence[str], found: Sequence[Tuned]) -> Path:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*axes, "attack", *keys, "validation", "test_accuracy"])
+    table.writerow([*axes, ATTACK, *keys, *FOUND])
     for each in found:
         setting = [each.setting[key] for key in keys]
         table.writerow([*(each.place[axis] for axis in axes), each.attack, *setting, each.validation, each.test])
