@@ -198,7 +198,10 @@ class _Place:
         for planned in resolve(self.study, [self._job(attack, setting, seed) for seed in self.study.seeds]):
             rounds, series = read_run(self.runner.store.directory(planned.run)).series(metric.name, metric.split)
             if not len(rounds):
-                raise ConfigError(f"no run recorded {metric.split}/{metric.name}; Flower's want strategy.fraction_evaluate=1")
+                raise ConfigError(
+                    f"no run recorded {metric.split}/{metric.name}. Clients measure in every evaluation.every-th "
+                    "of the rounds; Flower's strategies ask them with strategy.fraction_evaluate=1"
+                )
             values.append(self.protocol.apply(rounds, series, metric))
         return fmean(values)
 
