@@ -82,7 +82,8 @@ def _without(config: Mapping[str, Any], own: set[str], prefix: str = "") -> dict
         if not prefix and key in METHOD:
             kept[key] = value
         elif isinstance(value, Mapping) and value:
-            kept[key] = _without(value, own, f"{prefix}{key}.")
+            if rest := _without(value, own, f"{prefix}{key}."):
+                kept[key] = rest
         elif f"{prefix}{key}" not in own:
             kept[key] = value
     return kept

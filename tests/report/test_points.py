@@ -17,7 +17,7 @@ AXES = {
     "method": {
         "slow": {"strategy": "fedavg", "local.lr": 0.01},
         "quick": {"strategy": "fedavg", "local.lr": 0.5},
-        "careful": {"strategy": "fedavg", "local": "fedprox", "local.lr": 0.1, "server_optimizer.lr": 0.5},
+        "careful": {"strategy": "fedavg", "local": "fedprox", "local.lr": 0.1, "server_optimizer": "adam"},
     },
     "world": {"alike": {"partition": "iid"}, "skewed": {"partition": "dirichlet", "partition.alpha": 0.1}},
 }
