@@ -75,7 +75,15 @@ class Pipeline:
         with ExitStack() as stack:
             for place, part in enumerate((self.rule, *self.pre_aggregators)):
                 stack.enter_context(rng.lend_generator(part, rng.generator(seed, "rule", round, place)))
-                for inner in _with_inner(part) if found_out else ():
+            stack.enter_context(self.lowered(found_out))
+            yield
+
+    @contextmanager
+    def lowered(self, found_out: int) -> Iterator[None]:
+        """For a while ``f`` is lower by the attackers already ``found_out``."""
+        with ExitStack() as stack:
+            for part in (self.rule, *self.pre_aggregators) if found_out else ():
+                for inner in _with_inner(part):
                     f = getattr(inner, "f", None)
                     if isinstance(f, int):
                         stack.callback(object.__setattr__, inner, "f", f)

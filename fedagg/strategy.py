@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -112,6 +113,7 @@ class Strategy(FlowerStrategy):
     client_half: ClassVar[str] = ""
     shared: ClassVar[tuple[str, ...]] = ()
     payload: ClassVar[Payload] = "updates"
+    _only_read: ClassVar[tuple[str, ...]] = ("_layout", "_state", "trusted", "_trusted")  # by aggregate: a trial needs no copy
 
     def __init__(
         self,
@@ -191,23 +193,27 @@ class Strategy(FlowerStrategy):
         """What strategy and weighting need of a cohort."""
         return self.needs | getattr(self.weighting, "needs", frozenset())
 
-    def defend(self, updates: Tensor, client_ids: Sequence[int]) -> Tensor:
-        """Return what these rows [n, d] of these clients would come to in the current round; nothing changes.
+    def defend(self, replies: Iterable[Message]) -> Tensor:
+        """Return the step [d] that ``aggregate`` would make of these replies in the current round; nothing changes.
 
-        This is what an attacker who knows the server can find out: everything but its random draws and the weighting.
+        This is what an attacker who knows the server can find out: everything but its random draws, since what draws by itself
+        draws from an address of its own. Where no reply can be used it is the step of such a round.
+
+        Raises:
+            ValueError: the parts cannot do with these replies.
         """
-        if self._state is None:
+        if self._state is None or self._layout is None:
             raise RuntimeError("defend was called before configure_train")
-        order = sorted(range(len(client_ids)), key=client_ids.__getitem__)
-        cohort = Cohort(
-            self._round,
-            [client_ids[i] for i in order],
-            updates[order],
-            self._state.params,
-            torch.ones(len(order)),
-            trusted=self._trusted,
-        )
-        return copy.deepcopy(self._pipeline)(cohort)
+        rejected: dict[int, str] = {}
+        params, required = self._state.params, self.required & REPORTS
+        fitting = usable(self._layout, params, replies, self.collects, required, rejected, self.payload)
+        trial = copy.deepcopy(self, {id(part): part for part in map(partial(getattr, self), self._only_read)})
+        trial.seed = rng.derive(self.seed, "defence", self._round)
+        if not fitting:
+            step = trial.idle(self._round)
+            return torch.zeros_like(params) if step is None else step
+        with trial._pipeline.lowered(sum(reason == NOT_FINITE for reason in rejected.values())):
+            return trial.aggregate(trial._cohort(self._round, self._state, fitting))
 
     def check(self, n: int) -> None:
         """Raise ``ConfigError`` if a cohort of ``n`` clients violates a bound of the rule or of a pre-aggregator."""

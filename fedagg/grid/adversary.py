@@ -22,7 +22,7 @@ from fedagg.clients.app import EXTRAS, arrays_of, ranked_sizes, rankings_of, ran
 from fedagg.contracts import Attack, Knowledge
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
-from fedagg.params import Layout, ModelState, SentState, State, Update
+from fedagg.params import Layout, SentState, State, Update
 
 logger = logging.getLogger(__name__)
 KNOWLEDGE: tuple[Knowledge, ...] = get_args(Knowledge)  # from least to most
@@ -278,14 +278,18 @@ class Adversary(WorldGrid):
         layout, params = self._layout, self._params
         assert layout is not None
         assert params is not None
-        if hasattr(defence, "defend"):  # ours; much quicker than by messages
-            return lambda rows: defence.defend(rows, [reply.metadata.src_node_id for reply, _ in sent])
+        clients = {reply.metadata.src_node_id for reply, _ in sent}
 
-        def by_messages(rows: Tensor) -> Tensor:
+        def tried(rows: Tensor) -> Tensor:
+            if not len(rows) == len(sent) == len(clients):
+                raise ValueError(f"a defence is tried on a row for each of the {len(clients)} clients; got {len(rows)} rows")
             replies = []
-            for row, (reply, state) in zip(rows, sent, strict=True):
-                moved = ModelState(params + row.to(params), state.float_buffers, state.int_buffers)
-                replies.append(self._forge(reply, layout.record(moved)))
+            for row, (reply, state) in zip(rows.to(params), sent, strict=True):
+                lie = SentState(params, Update.checked(row), state.float_buffers, state.int_buffers)
+                replies.append(self._forge(reply, layout.record(lie)))
+            if hasattr(defence, "defend"):  # ours
+                step: Tensor = defence.defend(replies)
+                return step
             replies.sort(key=lambda reply: reply.metadata.src_node_id)
             try:
                 with rng.seeded_globals(self.seed, "defence", self.round):
@@ -294,7 +298,7 @@ class Adversary(WorldGrid):
                 raise ValueError(f"{type(defence).__name__} fails on rows it is tried on: {error}") from error
             return torch.zeros_like(params) if made is None else layout.read(made, params.device).params - params
 
-        return by_messages
+        return tried
 
     def _forge(self, reply: Message, arrays: ArrayRecord | None) -> Message:
         """Return a reply like ``reply`` with another model and, of a Byzantine client, the number of examples it claims.

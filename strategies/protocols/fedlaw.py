@@ -74,6 +74,7 @@ class FedLAW(Strategy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "proxy"})
+    _only_read = (*Strategy._only_read, "model", "proxy")
 
     def __init__(
         self,

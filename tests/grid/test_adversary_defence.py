@@ -1,18 +1,50 @@
 """Adversary: attackers who know the rule, or less than they could use; attacks that come and go; backdoors."""
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, get_args
 
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAdam, FedMedian
 from torch import Tensor, nn
 
-from fedagg import Adversary, Attack, Clients, ConfigError, LocalGrid, PreAggregator, Rule, Strategy, run
+from fedagg import (
+    Adversary,
+    Attack,
+    Clients,
+    ConfigError,
+    LocalGrid,
+    LocalSGD,
+    Population,
+    PreAggregator,
+    Rule,
+    Strategy,
+    run,
+)
+from fedagg import clients as clients_half
 from fedagg.attacks import ALIE, LabelFlip, OptimalALIE, SignFlip
-from fedagg.contracts import Knowledge
-from strategies import Median
+from fedagg.clients.local import LocalTraining
+from fedagg.contracts import REPORTS, Knowledge
+from fedagg.params import ModelState
+from strategies import (
+    MIFA,
+    NNM,
+    SCAFFOLD,
+    ByExamples,
+    FedAU,
+    FedDisco,
+    FedDyn,
+    FedExP,
+    FedLAW,
+    FedNova,
+    FedVARP,
+    Median,
+    QFedAvg,
+    TrimmedMean,
+)
 
 Ask = Callable[..., list[Message]]
 EVERYBODY = [0, 1, 2, 3, 4, 5]
@@ -75,6 +107,75 @@ def test_asking_the_defence_does_not_change_it(clients: Clients, model: nn.Modul
     for number, seen in enumerate(prober.seen, start=1):
         rows = torch.cat([seen["honest"], torch.zeros(2, seen["honest"].shape[1])])
         torch.testing.assert_close(seen["found"], rows.mean(dim=0) + number)
+
+
+def fedlaw(clients: Clients, **settings: Any) -> FedLAW:
+    """A server that learns on 60 examples, all in one batch, so that their order plays no part."""
+    x, y = clients.population.test()
+    return FedLAW(clients.model, (x[:60], y[:60]), epochs=5, lr=0.1, **settings)
+
+
+STRATEGIES: dict[str, tuple[Callable[[Clients], Strategy], LocalTraining]] = {
+    "claims": (lambda _: Strategy(weighting=ByExamples()), LocalSGD(lr=0.1)),
+    "losses": (lambda _: Strategy(weighting=QFedAvg(q=1.0, lr=0.1)), LocalSGD(lr=0.1)),
+    "labels": (lambda _: Strategy(weighting=FedNova(FedDisco())), LocalSGD(lr=0.1)),
+    "visits": (lambda _: Strategy(weighting=FedAU(), cohort=5), LocalSGD(lr=0.1)),
+    "extrapolation": (lambda _: FedExP(weighting=ByExamples(), eta_max=4.0), LocalSGD(lr=0.1)),
+    "sum": (lambda _: FedDyn(rule=Median()), clients_half.FedDyn(lr=0.1, alpha=0.1)),
+    "control": (lambda _: SCAFFOLD(weighting=ByExamples()), clients_half.Scaffold(lr=0.1)),
+    "memory": (lambda _: FedVARP(cohort=5), LocalSGD(lr=0.1)),
+    "last updates": (lambda _: MIFA(pre_aggregators=[NNM(f=1)], cohort=5), LocalSGD(lr=0.1)),
+    "learned": (fedlaw, LocalSGD(lr=0.1)),
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_is_tried_is_what_the_server_will_do(population: Population, model: nn.Module, name: str) -> None:
+    """The rows that are then sent, with the claims that come with them: on trial, and in the model a round later."""
+    build, local = STRATEGIES[name]
+    clients = Clients(population, model, local, seed=0)
+    strategy, prober = build(clients), Prober()
+    clients.report(strategy.required & REPORTS)
+    grid = Adversary(LocalGrid(clients), prober, 1 / 3, num_examples=3000, defence=strategy)
+    run(grid, strategy, model, rounds=4, seed=1)
+    assert len(prober.seen) == 4
+    for seen, later in pairwise(prober.seen):
+        torch.testing.assert_close(seen["found"], later["params"] - seen["params"], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_trial_leaves_nothing_behind(population: Population, model: nn.Module, name: str) -> None:
+    """A run in which the attackers ask the server, and one in which they send the same rows without asking."""
+    build, local = STRATEGIES[name]
+    seen = []
+    for asks in (True, False):
+        clients = Clients(population, model, local, seed=0)
+        strategy = build(clients)
+        clients.report(strategy.required & REPORTS)
+        grid = Adversary(LocalGrid(clients), Prober(), 1 / 3, defence=strategy if asks else None)
+        torch.manual_seed(7)
+        run(grid, strategy, model, rounds=3, seed=1)
+        seen.append((strategy.state_dict(), strategy.last_info, dict(strategy.round_metrics()), torch.random.get_rng_state()))
+    torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
+
+
+def test_replies_that_the_server_drops_are_dropped_on_trial(clients: Clients, ask: Ask) -> None:
+    """Of six rows, one that is not finite and so lowers f of the trimmed mean from 2 to 1: 0 2 4 6 8 become 2 4 6."""
+    strategy = Strategy(TrimmedMean(f=2))
+    asked = list(strategy.configure_train(1, ask([0])[0].content["arrays"], ConfigRecord(), LocalGrid(clients)))
+    layout, params = clients.layout, clients.layout.read(asked[0].content["arrays"]).params
+    buffers = layout.empty()
+    replies = []
+    for message, step in zip(asked, [0.0, math.nan, 2.0, 4.0, 6.0, 8.0], strict=True):
+        state = ModelState(params + step, buffers.float_buffers, buffers.int_buffers)
+        content = RecordDict({"arrays": layout.record(state), "metrics": MetricRecord({"num-examples": 1})})
+        replies.append(Message(content, reply_to=message))
+    torch.testing.assert_close(strategy.defend(replies), torch.full_like(params, 4.0))
+    replies[-1].content["arrays"] = layout.record(ModelState(params + 80.0, buffers.float_buffers, buffers.int_buffers))
+    torch.testing.assert_close(strategy.defend(replies), torch.full_like(params, 4.0))
+    assert strategy.rule == TrimmedMean(f=2)
+    assert not strategy.last_info
+    assert torch.equal(strategy.defend(replies[1:2]), torch.zeros_like(params))
 
 
 @pytest.mark.parametrize("knowledge", get_args(Knowledge))
