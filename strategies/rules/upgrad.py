@@ -72,10 +72,14 @@ class UPGrad(Rule):
         products = gram(updates).cpu().numpy()
         trace = products.trace()
         scaled = products / trace if trace > self.norm_eps else np.zeros_like(products)
-        values, vectors = np.linalg.eigh(scaled + self.reg_eps * np.eye(n))
+        scaled += self.reg_eps * np.eye(n)
+        values, vectors = np.linalg.eigh(scaled)
         root = np.sqrt(values.clip(min=0))[:, None] * vectors.T  # K = root^T root
         total = np.zeros(n)
         for i, share in enumerate(pref):  # v = share e_i + y with y >= 0
-            total += nnls(root, -share * root[:, i])[0]
-            total[i] += share
+            v = nnls(root, -share * root[:, i])[0]
+            free = v.nonzero()[0]
+            v[i] += share
+            v[free] -= np.linalg.lstsq(scaled[np.ix_(free, free)], scaled[free] @ v)[0]  # nnls can be 1e-6 off
+            total += v.clip(min=0)
         return torch.from_numpy(total).to(updates.device, updates.dtype)

@@ -1,5 +1,7 @@
 """Rules that look for a subspace, or bend rows until none conflict: values, references, limits."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +139,13 @@ def test_upgrad(n, d, seed, reg):
     got = UPGrad(pref=pref, reg_eps=reg).client_weights(double(rows))
     same(got, subspace.upgrad_weights(rows, pref, reg_eps=reg).tolist(), 1e-7)
     same(UPGrad(norm_eps=1e9).client_weights(double(rows)), [1 / n] * n)
+
+
+def test_upgrad_is_exact_in_every_order_of_its_rows():
+    rows = double([[1, 0], [0, 1], [-1, -1], [0, 0], [1, 1]])
+    wanted = subspace.upgrad_weights(rows.tolist())
+    for order in map(list, itertools.permutations(range(5))):
+        same(UPGrad().client_weights(rows[order]), wanted[order].tolist(), 1e-12)
 
 
 @quickly
