@@ -235,6 +235,7 @@ LINE = [[0.0], [1.0], [2.0]]
 SQUARE = [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]
 HALVES = [[1.0, 1.0], [1.0, 1.0], [1.0, -1.0], [1.0, -1.0]]
 FAR = [[-3.0], [-2.0], [0.0], [0.5], [2.0], [1000.0], [-1e6]]  # Bulyan picks the five first; -2 and 2 are as near to 0
+TWO_LINES = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
 EIGHT = [[1.0] * 8, [1.0] * 7 + [-1.0]]  # MeanShift puts features with more positive entries first
 TIED = {  # method -> the cell, and an input on which ties decide, with who is selected or what comes out
     "MeaMed": ("smaller value", build("MeaMed"), LINE, [0.5]),
@@ -259,6 +260,7 @@ TIED = {  # method -> the cell, and an input on which ties decide, with who is s
     "DnC": ("lowest row", build("DnC"), [[0.0], [5.0], [5.0], [0.0], [0.0]], {0, 1, 3, 4}),
     "Zeno": ("lowest row", build("Zeno"), [[1.0], [1.0], [1.0]], {0, 1}),
     "NNM": ("itself, then lowest row", build("NNM"), LINE, [0.5, 0.5, 1.5]),
+    "FlagAggregator": ("rounding decides", build("FlagAggregator", r=1), TWO_LINES, {(0.0, 2.0), (2.0, 0.0)}),
 }
 
 
@@ -270,6 +272,10 @@ def test_ties(name):
         return
     says, method, rows, wanted = TIED[name]
     assert cell == says
+    if cell == "rounding decides":  # which of several goes by the order of equal rows
+        orders = map(list, permutations(range(len(rows))))
+        assert {tuple(call(method, double(rows)[order]).round(decimals=6).abs().tolist()) for order in orders} == wanted
+        return
     got = call(method, double(rows)).flatten().tolist()
     assert wanted == (set(method.last_info["selected"].tolist()) if isinstance(wanted, set) else pytest.approx(got))
 
@@ -280,13 +286,14 @@ def test_ties(name):
 def test_where_no_row_wins_a_tie_the_order_of_equal_rows_does_not_matter(name):
     if name == "Bucketing":  # whose order is drawn
         return
-    rows = double([[0, 1], [0, 1], [1, 0], [1, 1], [-1, 0], [0, -1], [-1, 1]])
-    results = []
-    for order in list(permutations(range(len(rows))))[::397]:
-        result = call(build(name), rows[list(order)])
-        results.append(result if result.ndim == 1 else result[torch.tensor(order).argsort()])
-    for result in results:
-        torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-6)
+    several = [[0, 1], [0, 1], [1, 0], [1, 1], [-1, 0], [0, -1], [-1, 1]]
+    for rows, step in ((double(several), 397), (double(TWO_LINES), 5)):
+        results = []
+        for order in list(permutations(range(len(rows))))[::step]:
+            result = call(build(name), rows[list(order)])
+            results.append(result if result.ndim == 1 else result[torch.tensor(order).argsort()])
+        for result in results:
+            torch.testing.assert_close(result, results[0], rtol=1e-6, atol=1e-6)
 
 
 @BEHAVES
