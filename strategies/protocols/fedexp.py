@@ -5,7 +5,7 @@ Jhunjhunwala, Wang, Joshi, "FedExP: Speeding Up Federated Averaging via Extrapol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ from fedagg.linalg import row_norms
 class FedExP(Strategy):
     """Multiply the aggregate D of the updates u_i by
 
-        eta = max(1, sum_i p_i ||u_i||^2 / (2 (||D||^2 + eps))),
+        eta = max(1, sum_i p_i ||u_i||^2 / (2 (||D / W||^2 + eps))),
 
-    where p_i is what the weighting gives and 1/n without one. Where clients agree, eta is 1; where their updates cancel in the
-    mean, the step is longer. The iterates then swing around the optimum, so what is measured is the mean of the last two.
+    where p_i is what the weighting gives over W, the sum of all it gives, and 1/n without one. Where clients agree, eta is 1;
+    where their updates cancel in the mean, the step is longer. The iterates then swing around the optimum, so what is measured
+    is the mean of the last two.
 
     Args:
         eta_max: eta is not more than this; None does not bound it. Required unless the aggregate is a plain weighted sum.
@@ -59,17 +60,24 @@ class FedExP(Strategy):
             )
         self.eta_max, self.eps = eta_max, eps
         self._previous: Tensor | None = None
-        self._eta = 1.0
+        self._eta: float | None = None  # of this round
 
     def __repr__(self) -> str:
         return f"FedExP(eta_max={self.eta_max}, eps={self.eps}, {super().__repr__().removeprefix('Strategy(')}"
+
+    def configure_train(self, *args: Any, **kwargs: Any) -> Iterable[Any]:
+        """As always."""
+        self._eta = None
+        return super().configure_train(*args, **kwargs)
 
     def aggregate(self, cohort: Cohort) -> Tensor:
         """Return the aggregate [d], made longer."""
         delta = super().aggregate(cohort)
         squares = row_norms(cohort.updates).square()
-        spread = squares.mean() if self._weights is None else self._weights.to(squares) @ squares
-        eta = max(1.0, float(spread / (2 * (delta.double().square().sum() + self.eps))))
+        given = torch.full_like(squares, 1 / cohort.n) if self._weights is None else self._weights.to(squares)
+        total = given.sum()
+        spread = given @ squares / total
+        eta = max(1.0, float(spread / (2 * ((delta.double() / total).square().sum() + self.eps))))
         self._eta = eta if self.eta_max is None else min(eta, self.eta_max)
         self._previous = cohort.params.clone()
         return (self._eta * delta.double()).to(delta.dtype)
@@ -81,8 +89,8 @@ class FedExP(Strategy):
         return torch.lerp(params, self._previous.to(params.device), 0.5)
 
     def round_metrics(self) -> Mapping[str, float]:
-        """Return ``eta_g``, by which the last aggregate was multiplied."""
-        return {"eta_g": self._eta}
+        """Return ``eta_g``, by which the aggregate of the round was multiplied; nothing where there was none."""
+        return {} if self._eta is None else {"eta_g": self._eta}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the parts and the last iterate."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from fedagg import Cohort, ConfigError, LocalGrid, LocalSGD, Strategy, run
+from fedagg import Cohort, ConfigError, LocalGrid, LocalSGD, Strategy, Weighting, run
 from fedagg.clients import Clients
 from fedagg.loop import Callback, Round
 from fedagg.server_optimizers import Step
-from strategies import NNM, ByExamples, FedExP, GeometricMedian, Mean, Median, TrimmedMean, Uniform
+from strategies import NNM, AverageAll, ByExamples, FedAU, FedExP, GeometricMedian, Mean, Median, TrimmedMean, Uniform
 from tests.oracle import EXECUTORS, Number, local, population, trajectory
+from tests.resume.parts import KillAfter, Killed
+from tests.running import run_into
 
 from .inputs import cohort
 
@@ -44,6 +47,39 @@ def test_who_agrees_makes_a_plain_step() -> None:
     seen = cohort([1, 4, 2], rows=[[0.3, -2.0]] * 3)
     strategy = FedExP(weighting=ByExamples())
     assert strategy.aggregate(seen).tolist() == pytest.approx([0.3, -2.0], abs=1e-15)
+    assert strategy.round_metrics() == {"eta_g": 1.0}
+
+
+def everybody(rows: list[list[float]], population: int) -> Cohort:
+    return replace(cohort([1] * len(rows), rows=rows), population=population)
+
+
+@pytest.mark.parametrize("weighting", [AverageAll(), FedAU()], ids=str)
+def test_weights_that_divide_by_all_clients_keep_doing_so(weighting: Weighting) -> None:
+    """Four clients of forty agree: eta is 1, and the step a tenth of what they sent."""
+    strategy = FedExP(weighting=weighting)
+    step = strategy.aggregate(everybody([[3.0, -1.0]] * 4, population=40))
+    assert strategy.round_metrics() == {"eta_g": 1.0}
+    assert step.tolist() == pytest.approx([0.3, -0.1], abs=1e-15)
+
+
+def test_only_the_ratios_of_weights_make_the_step_longer() -> None:
+    """Weights 1/8 each: D = (0.2, 0.1) / 8, D / W = (0.1, 0.05), so eta = 0.825 / (2 (0.0125 + eps)) = 30.5555555556."""
+    found = eta(FedExP(eps=1e-3, weighting=AverageAll()), everybody(APART, population=8))
+    assert found == pytest.approx(30.5555555556, abs=1e-8)
+
+
+@dataclass(frozen=True)
+class Nothing(Weighting):
+    """Nobody counts."""
+
+    def __call__(self, cohort: Cohort) -> torch.Tensor:
+        return torch.zeros(cohort.n, dtype=torch.float64)
+
+
+def test_weights_that_are_all_0_make_no_step() -> None:
+    strategy = FedExP(weighting=Nothing())
+    assert strategy.aggregate(cohort([1, 1], rows=APART)).tolist() == [0.0, 0.0]
     assert strategy.round_metrics() == {"eta_g": 1.0}
 
 
@@ -139,6 +175,20 @@ def test_state() -> None:
     other.load_state_dict({})
     assert torch.equal(other.evaluated(params), params)
     assert params.tolist() == [2.0, 4.0]
+
+
+def test_a_round_without_a_step_reports_none_and_a_resumed_run_writes_the_same(tmp_path: Path) -> None:
+    """Nobody can be reached in round 3, the first after the checkpoint."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("1,1,1,1,1,1\n1,0,1,0,1,0\n0,0,0,0,0,0\n1,1,1,1,1,1\n")
+    settings = ["strategy=fedexp", "participation=trace", f"participation.file={trace}", "rounds=4", "checkpoint.every=2"]
+    run_into(tmp_path / "whole", *settings)
+    with pytest.raises(Killed):
+        run_into(tmp_path / "killed", *settings, watch=lambda _: [KillAfter(3)])
+    _, resumed = run_into(tmp_path / "killed", *settings, resume=True)
+    table = (resumed.path / "metrics.csv").read_text()
+    assert table == (tmp_path / "whole" / "metrics.csv").read_text()
+    assert [line.split(",")[0] for line in table.splitlines() if ",eta_g," in line] == ["1", "2", "4"]
 
 
 def test_the_server_optimizer_comes_after() -> None:
