@@ -2,7 +2,8 @@
 
 Symbols are the field's: ``n`` clients in the round, ``h`` of them honest, ``d`` parameters, ``f`` Byzantine clients. Updates
 are deltas: what a client sent minus the parameters it received. A plug-in never modifies its inputs, keeps dtype and device,
-never touches a global random generator, and raises ``ValueError`` naming the bound where a setting is impossible.
+never touches a global random generator, and raises ``ValueError`` naming the bound where a setting is impossible; where it is
+the number of rows that is refused, and only there, the message has ``n=`` and that number.
 
 State, where a plug-in has any, lives in ``state_dict()``, ``load_state_dict(state)`` and ``reset()``; a plug-in without
 state has none of the three. A random plug-in has an attribute ``generator``; while it is None the engine lends it one from

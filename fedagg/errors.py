@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class FedaggError(Exception):
     """Base of the errors below; the command line shows the message without a traceback."""
@@ -34,3 +36,8 @@ class ClientError(FedaggError, RuntimeError):
 
     def __reduce__(self) -> tuple[type[ClientError], tuple[int, int, str, str]]:
         return type(self), (self.client_id, self.round, self.stage, self.detail)  # an exception is pickled by its message
+
+
+def refuses_number_of_rows(error: ValueError) -> bool:
+    """Whether it is the number of rows that a part refused with ``error``: the contracts have it name ``n=`` then."""
+    return re.search(r"\bn=\d", str(error)) is not None

@@ -33,7 +33,7 @@ def weighted_sum(updates: Tensor, weights: Tensor | None = None) -> Tensor:
     if weights is None:
         return _mean(updates)
     if weights.shape != (n,):
-        raise ValueError(f"weights must have shape [n={n}]; got {list(weights.shape)}")
+        raise ValueError(f"weights must have shape [{n}], one for each row; got {list(weights.shape)}")
     coefficients = weights.to(updates.device, updates.dtype)
     if n <= PANEL:
         return coefficients @ updates

@@ -20,7 +20,7 @@ from fedagg.clients.app import EXTRAS, extras_record, metric_record, rankings_re
 from fedagg.clients.local import LocalTraining
 from fedagg.cohort import Cohort, Trusted
 from fedagg.contracts import REPORTS, Attack, Payload, PreAggregator, Rule, Weighting
-from fedagg.errors import ConfigError
+from fedagg.errors import ConfigError, refuses_number_of_rows
 from fedagg.grid.base import known
 from fedagg.linalg import weighted_sum
 from fedagg.params import Layout, ModelState, State, merge_buffers
@@ -281,7 +281,7 @@ class Strategy(FlowerStrategy):
             with pipeline.prepared(self.seed, server_round, not_finite):
                 delta = self.aggregate(cohort)
         except ValueError as error:
-            if cohort.n >= self._expected:  # not the replies that are missing, but the setting that is impossible
+            if cohort.n >= self._expected or not refuses_number_of_rows(error):  # it is the setting that is impossible
                 raise
             self._keep(server_round, f"too few replies can be used: {error}")
             return None, metric_record({**counts, "too_few": 1.0})

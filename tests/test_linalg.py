@@ -67,7 +67,7 @@ def test_weighted_sum_of_one_row_is_that_row():
 def test_weighted_sum_refuses():
     with pytest.raises(ValueError, match="n >= 1 rows; got n=0"):
         weighted_sum(torch.zeros(0, 3))
-    with pytest.raises(ValueError, match=r"shape \[n=2\]; got \[3\]"):
+    with pytest.raises(ValueError, match=r"shape \[2\], one for each row; got \[3\]"):
         weighted_sum(torch.zeros(2, 3), torch.ones(3))
 
 

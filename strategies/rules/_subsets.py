@@ -18,7 +18,7 @@ def check_subsets(rule: object, n: int, f: int, max_subsets: int, source: str) -
         raise ValueError(f"{name} needs f >= 0 and n >= 2f + 1 ({source}); got n={n}, f={f}")
     if (count := math.comb(n, f)) > max_subsets:
         raise ValueError(
-            f"{name} needs C(n, f) <= max_subsets={max_subsets} subsets; got n={n}, f={f}, which have {count}. "
+            f"{name} needs C(n, f) <= max_subsets={max_subsets} subsets; got C({n}, {f}) = {count}. "
             "Lower f or the cohort, or raise max_subsets"
         )
 

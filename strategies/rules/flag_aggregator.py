@@ -76,8 +76,10 @@ class FlagAggregator(Rule):
         """Return the part [d] of the sum of directions that lies in the subspace, divided by r."""
         n, d = updates.shape
         r = min((n + 2) // 2, d) if self.r is None else self.r
-        if not 1 <= r <= min(n, d):
-            raise ValueError(f"FlagAggregator needs 1 <= r <= min(n, d) (Almasi et al. 2024); got n={n}, d={d}, r={r}")
+        if not 1 <= r <= n:
+            raise ValueError(f"FlagAggregator needs 1 <= r <= n (Almasi et al. 2024); got n={n}, r={r}")
+        if r > d:
+            raise ValueError(f"FlagAggregator needs r <= d (Almasi et al. 2024); got d={d}, r={r}")
         lengths = finite_norms(self, updates).clamp(min=SHORTEST)
         products = gram(updates) / (lengths[:, None] * lengths[None, :])
         floor = 0.01 * resolution(updates)

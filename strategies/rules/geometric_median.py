@@ -69,7 +69,7 @@ class GeometricMedian(Rule):
             raise ValueError("GeometricMedian needs n >= 1; got n=0")
         importance = torch.ones(n, dtype=torch.float64) if weights is None else weights.detach().cpu().double()
         if importance.shape != (n,):
-            raise ValueError(f"weights must have shape [n={n}]; got {list(importance.shape)}")
+            raise ValueError(f"weights must have shape [{n}], one for each row; got {list(importance.shape)}")
         distances, usable = checked_distances(self, updates)
         a = importance * usable.cpu()
         if not (0 < float(a.sum()) < math.inf and (a >= 0).all()):

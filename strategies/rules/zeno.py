@@ -71,7 +71,7 @@ class Zeno(Rule):
         ranked = torch.where(scores.isfinite(), scores, -math.inf).sort(descending=True, stable=True)
         selected = ranked.indices[: n - self.f]
         if not ranked.values[: n - self.f].isfinite().all():
-            found = f"n={n}, f={self.f}, loss(0)={before}, scores={scores.tolist()}"
+            found = f"f={self.f}, loss(0)={before}, scores={scores.tolist()}"
             raise ValueError(f"Zeno needs n - f rows with a finite loss; got {found}")
         self.last_info.update(scores=scores, selected=selected)
         return equal_weights(updates, selected)

@@ -1,17 +1,19 @@
 """Faults: strategies of ours survive all of it, and a round without enough replies keeps the model."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedagg import Availability, Clients, Faults, FedaggError, LocalGrid, Rule, Strategy, run
 from fedagg.grid import Bernoulli
 from fedagg.params import Layout
 from strategies import Krum, Mean, Median, TrimmedMean
 from tests.faults import ALL, EVENTS, Watched, expected_events
+from tests.running import run_into
 
 
 def test_a_client_that_answers_twice_counts_once(clients: Clients, model: nn.Module) -> None:
@@ -62,6 +64,41 @@ def test_a_rule_that_is_impossible_with_every_reply_still_raises(grid: LocalGrid
         run(Faults(grid, duplicate=1.0), Strategy(TrimmedMean(f=3)), model, rounds=1)
     with pytest.raises(FedaggError, match=r"TrimmedMean needs .* got n=4, f=2"):
         run(grid, Strategy(TrimmedMean(f=2), cohort=4), model, rounds=1)
+
+
+def test_a_refusal_that_is_not_about_the_number_of_replies_ends_the_run(tmp_path: Path) -> None:
+    """Under participation=bernoulli every round lacks replies. A target of three shares never fits ten classes."""
+    settings = ["strategy=feddisco", "strategy.weighting.target=[1,1,1]", "participation=bernoulli"]
+    with pytest.raises(FedaggError, match=r"aggregate_train failed in round 1: .* target of C=10 shares, one a class; got 3"):
+        run_into(tmp_path / "run", *settings)
+
+
+def test_too_few_clients_to_fill_a_cap_keep_the_model(tmp_path: Path) -> None:
+    """Weights of at most 0.3 need four clients."""
+    settings = ["strategy=term", "strategy.weighting.t=1", "strategy.weighting.weight_cap=0.3", "participation=bernoulli"]
+    result, _ = run_into(tmp_path / "run", *settings, "rounds=12")
+    few = [round for round, clients in result.series("clients", "server") if 0 < clients < 4]
+    assert [round for round, _ in result.series("too_few", "server")] == few
+    assert 2 < len(few) < 10
+    assert result.rounds == 12
+
+
+class Choosy(Mean):
+    """Refuses what it is given, for a reason with or without a number of rows in it."""
+
+    def __init__(self, message: str) -> None:
+        object.__setattr__(self, "message", message)
+
+    def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
+        raise ValueError(self.message.format(n=len(updates)))
+
+
+@pytest.mark.parametrize("message", ["needs a target of C=3", "got weights of shape [{n}]", "got min={n}", "got Fan=1"])
+def test_only_n_speaks_of_the_number_of_rows(grid: LocalGrid, model: nn.Module, message: str) -> None:
+    world = Availability(grid, Bernoulli(0.7, num_clients=6))
+    with pytest.raises(FedaggError, match=r"aggregate_train failed in round 1"):
+        run(world, Strategy(Choosy(message), cohort=6), model, rounds=1)
+    assert run(world, Strategy(Choosy(message + ", n={n}"), cohort=6), model, rounds=1).last("too_few", "server") == 1
 
 
 def is_usable(arrays: dict[str, np.ndarray], sent: dict[str, np.ndarray]) -> bool:

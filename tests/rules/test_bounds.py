@@ -64,7 +64,7 @@ def test_constructor(build, message):
 
 
 def test_weights_of_the_wrong_length_raise():
-    with pytest.raises(ValueError, match=r"\[n=4\]; got \[3\]"):
+    with pytest.raises(ValueError, match=r"\[4\], one for each row; got \[3\]"):
         Mean()(torch.zeros(4, 2), torch.ones(3))
 
 

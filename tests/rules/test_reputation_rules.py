@@ -250,7 +250,7 @@ def test_a_row_whose_loss_is_not_finite_is_never_averaged():
 
     rule = Zeno(f=2, loss=loss)
     assert rule(double([[9.0], [1.0], [-9.0], [2.0]])).tolist() == [1.5]
-    with pytest.raises(ValueError, match="Zeno needs n - f rows with a finite loss; got n=4, f=1"):
+    with pytest.raises(ValueError, match="Zeno needs n - f rows with a finite loss; got f=1, "):
         Zeno(f=1, loss=loss)(double([[9.0], [1.0], [-9.0], [2.0]]))
 
 

@@ -174,8 +174,8 @@ def test_rows_whose_squares_overflow_do_not_take_part(rule):
         (SMEA(f=-1), 4, "SMEA needs f >= 0 and n >= 2f + 1 (Allouah et al. 2023); got n=4, f=-1"),
         (CAF(f=2), 4, "CAF needs f >= 0 and n >= 2f + 1 (Allouah et al. 2025); got n=4, f=2"),
         (CAF(f=0), 0, "got n=0, f=0"),
-        (MDA(f=10), 50, "MDA needs C(n, f) <= max_subsets=200000 subsets; got n=50, f=10, which have 10272278170"),
-        (SMEA(f=2, max_subsets=14), 6, "SMEA needs C(n, f) <= max_subsets=14 subsets; got n=6, f=2, which have 15"),
+        (MDA(f=10), 50, "MDA needs C(n, f) <= max_subsets=200000 subsets; got C(50, 10) = 10272278170"),
+        (SMEA(f=2, max_subsets=14), 6, "SMEA needs C(n, f) <= max_subsets=14 subsets; got C(6, 2) = 15"),
     ],
     ids=str,
 )

@@ -185,8 +185,9 @@ def test_upgrad_properties(updates):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FlagAggregator(r=4)(torch.ones(3, 9)), "1 <= r <= min(n, d) (Almasi et al. 2024); got n=3, d=9, r=4"),
-        (lambda: FlagAggregator(r=0)(torch.ones(3, 9)), "got n=3, d=9, r=0"),
+        (lambda: FlagAggregator(r=4)(torch.ones(3, 9)), "1 <= r <= n (Almasi et al. 2024); got n=3, r=4"),
+        (lambda: FlagAggregator(r=0)(torch.ones(3, 9)), "got n=3, r=0"),
+        (lambda: FlagAggregator(r=3)(torch.ones(3, 2)), "r <= d (Almasi et al. 2024); got d=2, r=3"),
         (lambda: FlagAggregator()(torch.ones(0, 9)), "got n=0"),
         (lambda: FlagAggregator(start="zero"), "start in ['svd', 'axes', 'random']; got 'zero'"),
         (lambda: FlagAggregator(lam=-1.0), "lam >= 0 and iters >= 0; got lam=-1.0, iters=5"),
