@@ -83,7 +83,7 @@ class Strategy(FlowerStrategy):
 
     A reply is used only if its arrays have the right names and shapes, every float is finite and it claims a finite number of
     examples >= 0. What is dropped is counted and named in ``last_info["rejected"]``; rows that are not finite are also counted
-    against ``f``. If nothing is left, or fewer rows than expected and than the rule needs, the round keeps the old model.
+    against ``f``. If nothing is left, or fewer rows than expected and than a part needs, model and parts stay as they were.
     Where the rule gives every client a weight, ``last_info["client_weights"]`` holds it by client id.
 
     Args:
@@ -168,7 +168,7 @@ class Strategy(FlowerStrategy):
         return {}
 
     def idle(self, round: int) -> Tensor | None:
-        """Return the step [d] of a round in which no reply can be used; None keeps the model."""
+        """Return the step [d] of a round in which no reply can be used, or too few; None keeps the model."""
         return None
 
     def evaluated(self, params: Tensor) -> Tensor:
@@ -265,15 +265,14 @@ class Strategy(FlowerStrategy):
         not_finite = sum(reason == NOT_FINITE for reason in rejected.values())
         counts = {"clients": float(len(fitting)), "rejected": float(len(rejected)), "not_finite": float(not_finite)}
         if not fitting:
-            step = self.idle(server_round)
-            if step is not None:
-                params = self.server_optimizer(state.params, step)
-                return layout.record(ModelState(params, state.float_buffers, state.int_buffers)), metric_record(counts)
-            self._keep(server_round, "no reply can be used")
-            return None, metric_record(counts)
+            return self._without_rows(server_round, counts, "no reply can be used")
         cohort = self._cohort(server_round, state, fitting)
         believed, pipeline = None, self._pipeline
         self.rule.last_info.pop("client_weights", None)
+        early: tuple[Any, ...] = ()  # they go before the rule, which may refuse the rows
+        if cohort.n < self._expected:
+            early = (self.weighting, *self.pre_aggregators)
+        unused = [(part, part.state_dict()) for part in early if hasattr(part, "state_dict")]
         try:
             if layout.size("float_buffers"):  # asked before the rule is called, which may advance its state
                 with pipeline.prepared(self.seed, server_round, not_finite):
@@ -283,8 +282,9 @@ class Strategy(FlowerStrategy):
         except ValueError as error:
             if cohort.n >= self._expected or not refuses_number_of_rows(error):  # it is the setting that is impossible
                 raise
-            self._keep(server_round, f"too few replies can be used: {error}")
-            return None, metric_record({**counts, "too_few": 1.0})
+            for part, before in unused:
+                part.load_state_dict(before)
+            return self._without_rows(server_round, {**counts, "too_few": 1.0}, f"too few replies can be used: {error}")
         if not self.pre_aggregators and "client_weights" in self.rule.last_info:
             weights = self.rule.last_info["client_weights"].tolist()
             self.last_info["client_weights"] = dict(zip(cohort.client_ids, weights, strict=True))
@@ -380,7 +380,18 @@ class Strategy(FlowerStrategy):
         weights: Tensor = client_weights(cohort.updates, **context)
         return weights
 
-    def _keep(self, server_round: int, reason: str) -> None:
-        level = logging.INFO if self._kept else logging.WARNING
-        logger.log(level, "round %d: the model stays as it was, %s", server_round, reason)
-        self._kept = True
+    def _without_rows(
+        self, server_round: int, counts: dict[str, float], reason: str
+    ) -> tuple[ArrayRecord | None, MetricRecord]:
+        """Return the model after a round without rows to combine, None where it stays."""
+        step = self.idle(server_round)
+        if step is None:
+            level = logging.INFO if self._kept else logging.WARNING
+            logger.log(level, "round %d: the model stays as it was, %s", server_round, reason)
+            self._kept = True
+            return None, metric_record(counts)
+        layout, state = self._layout, self._state
+        assert layout is not None
+        assert state is not None
+        params = self.server_optimizer(state.params, step)
+        return layout.record(ModelState(params, state.float_buffers, state.int_buffers)), metric_record(counts)

@@ -28,7 +28,7 @@ from fedagg import (
 from fedagg.attacks import NaNAttack
 from fedagg.grid import Trace
 from fedagg.server_optimizers import Step
-from strategies import MIFA, Bucketing, FedVARP, Mean, StaticClip, Uniform
+from strategies import MIFA, NNM, Bucketing, FedVARP, Mean, StaticClip, Uniform
 from strategies.protocols.memory import fedvarp_step, mifa_step
 
 Method = Callable[..., Strategy]
@@ -188,6 +188,22 @@ def test_rounds_without_replies(tmp_path: Path, grid: LocalGrid, model: nn.Modul
     assert not torch.equal(mifa[1], start)
     assert torch.allclose(mifa[2] - mifa[1], mifa[1] - mifa[0], atol=1e-6)
     assert torch.equal(fedvarp[2], fedvarp[1])
+
+
+@pytest.mark.parametrize("second", ["1,1,1,0,0,0", "0,0,0,0,0,0"], ids=["too few", "nobody"])
+def test_rounds_with_too_few_replies_are_like_those_without(
+    tmp_path: Path, grid: LocalGrid, model: nn.Module, second: str
+) -> None:
+    """NNM(f=2) needs five. MIFA repeats its step in round 2, whose replies it does not remember."""
+    world = Availability(grid, shifts(tmp_path, f"1,1,1,1,1,0\n{second}\n"))
+    strategies = [MIFA(pre_aggregators=[NNM(f=2)], cohort=6) for _ in range(2)]
+    results = [run(world, strategy, model, rounds) for rounds, strategy in enumerate(strategies, 1)]
+    start = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    first, second_ = (torch.cat([array.flatten() for array in final(result).values()]) for result in results)
+    assert torch.allclose(second_ - first, first - start, atol=1e-6)
+    assert not torch.equal(first, start)
+    memories = [strategy.state_dict()["memory"] for strategy in strategies]
+    assert torch.equal(*memories)
 
 
 @pytest.mark.parametrize("strategy", [FedVARP(), MIFA(), MIFA(initialise="wait")], ids=["fedvarp", "mifa", "mifa that waits"])

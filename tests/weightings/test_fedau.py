@@ -6,14 +6,15 @@ import copy
 import io
 import random
 from math import sqrt
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fedagg import Adversary, Cohort, ConfigError, LocalGrid, Strategy, run
+from fedagg import Adversary, Availability, Cohort, ConfigError, LocalGrid, Strategy, run
 from fedagg.attacks import NaNAttack
-from fedagg.grid import Bernoulli
+from fedagg.grid import Bernoulli, Trace
 from strategies import NNM, Bucketing, FedAU, GeometricMedian, Mean, TrimmedMean
 
 
@@ -187,6 +188,19 @@ def test_a_row_that_is_not_finite_did_not_take_part(grid: LocalGrid, model: nn.M
     honest = sorted(set(range(6)) - world.byzantine)
     assert len(honest) == 4
     assert strategy.weighting.state_dict()["seen"].tolist() == [honest, [3] * 4, [3] * 4]
+
+
+def test_a_round_that_is_thrown_away_did_not_take_place(tmp_path: Path, grid: LocalGrid, model: nn.Module) -> None:
+    """NNM(f=2) needs five: three clients in round 2 are too few, after they have been weighed."""
+    found = []
+    for second in ("1,1,1,0,0,0", "0,0,0,0,0,0"):
+        (tmp_path / "trace.csv").write_text(f"1,1,1,1,1,1\n{second}\n1,1,1,1,1,0\n")
+        strategy = Strategy(Mean(), FedAU(), [NNM(f=2)], cohort=6)
+        result = run(Availability(grid, Trace(str(tmp_path / "trace.csv"))), strategy, model, rounds=3)
+        assert result.series("clients", "server") == [(1, 6), (2, second.count("1")), (3, 5)]
+        found.append((strategy.state_dict()["weighting"]["seen"].tolist(), result.series("loss")))
+    assert found[0] == found[1]
+    assert found[0][0] == [[0, 1, 2, 3, 4, 5], [3, 3, 3, 3, 3, 1], [2, 2, 2, 2, 2, 1]]
 
 
 def test_whoever_stays_away_gains_at_most_the_cutoff() -> None:
