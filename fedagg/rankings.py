@@ -17,13 +17,14 @@ from fedagg.console import suggest
 from fedagg.errors import ConfigError
 
 ORDERS = ("signed", "abs")
+NOT_RANKED = -1  # in place of every id, where scores are not finite and have no order
 
 
 def frl_rank(scores: Tensor, rank_by: str = "signed") -> Tensor:
     """Return the ids of the flattened scores from the least to the most important, int64 [m].
 
     Args:
-        scores: of any shape, m values in all.
+        scores: of any shape, m values in all; NaN, which has no order, comes last.
         rank_by: "signed" takes a score as it is, "abs" its magnitude.
 
     Raises:
@@ -72,12 +73,15 @@ def frl_mask(scores: Tensor, sparsity: float, mask_by: str = "abs") -> Tensor:
 
     Raises:
         ConfigError: ``sparsity`` outside (0, 1], or another ``mask_by``.
+        ValueError: NaN among the scores of which some are left out.
     """
     checked_sparsity(sparsity)
     rated = importance(scores.detach().flatten(), "mask_by", mask_by)
     left_out = int((1 - sparsity) * rated.numel())
     if not left_out:
         return torch.ones_like(scores, dtype=torch.bool)
+    if rated.max().isnan():  # one pass, unlike isnan().any()
+        raise ValueError(f"a mask needs scores that have an order; {int(rated.isnan().sum())} of {rated.numel()} are NaN")
     last = _smallest(rated, left_out)
     kept = rated > last
     if int(kept.sum()) < rated.numel() - left_out:  # ties: the smaller ids go

@@ -10,12 +10,11 @@ import torch
 from flwr.app import Message, MetricRecord
 from torch import Tensor
 
-from fedagg.clients.app import arrays_of, extras_of, rankings_of, records_of
+from fedagg.clients.app import NOT_FINITE, arrays_of, extras_of, rankings_of, records_of
 from fedagg.contracts import Payload
 from fedagg.params import Layout, ModelState, State
 
 logger = logging.getLogger(__name__)
-NOT_FINITE = "its model is not finite"
 
 
 class Reply:

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
 from fedagg import rng
-from fedagg.clients.app import EXTRAS, extras_record, metric_record, rankings_record
+from fedagg.clients.app import EXTRAS, NOT_FINITE, extras_record, metric_record, rankings_record
 from fedagg.clients.local import LocalTraining
 from fedagg.cohort import Cohort, Trusted
 from fedagg.contracts import REPORTS, Attack, Payload, PreAggregator, Rule, Weighting
@@ -26,7 +26,7 @@ from fedagg.linalg import weighted_sum
 from fedagg.params import Layout, ModelState, State, merge_buffers
 from fedagg.pipeline import Pipeline
 from fedagg.rankings import frl_rank
-from fedagg.replies import NOT_FINITE, Reply, finite_mean, numbers, usable
+from fedagg.replies import Reply, finite_mean, numbers, usable
 from fedagg.rows import stack_rows
 from fedagg.server_optimizers import ServerOptimizer, Step
 

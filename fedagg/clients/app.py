@@ -19,10 +19,11 @@ from fedagg.clients.memory import Kept
 from fedagg.clients.training import Reports, Training
 from fedagg.errors import ClientError, ConfigError
 from fedagg.params import ModelRecord, State, TensorArray
-from fedagg.rankings import is_permutation
+from fedagg.rankings import NOT_RANKED, is_permutation
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 EXTRAS = "extras"  # the record of vectors that travel beside the model
+NOT_FINITE = "its model is not finite"
 
 
 def client_app(clients: Clients) -> ClientApp:
@@ -183,7 +184,7 @@ def rankings_of(arrays: ArrayRecord, sizes: Mapping[str, int]) -> torch.Tensor:
     """Return the rankings of all layers [d] in a record, int32.
 
     Raises:
-        ValueError: naming the array that is missing, unknown, or no permutation.
+        ValueError: naming the array that is missing, unknown, or no permutation; ``NOT_FINITE`` where nothing could be ranked.
     """
     if set(sizes) != set(arrays):
         raise ValueError(
@@ -193,6 +194,8 @@ def rankings_of(arrays: ArrayRecord, sizes: Mapping[str, int]) -> torch.Tensor:
     for name, size in sizes.items():
         array = arrays[name]
         ranking = array.tensor if isinstance(array, TensorArray) else torch.from_numpy(array.numpy().copy())
+        if ranking.shape == (size,) and (ranking == NOT_RANKED).all():
+            raise ValueError(NOT_FINITE)
         if ranking.shape != (size,) or not is_permutation(ranking):
             raise ValueError(f"array {name} is no permutation of 0 .. {size - 1}")
         parts.append(ranking.int())

@@ -9,7 +9,7 @@ import torch
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
-from fedagg.clients.app import arrays_of, ranked_sizes, rankings_of
+from fedagg.clients.app import NOT_FINITE, arrays_of, ranked_sizes, rankings_of
 from fedagg.grid.base import WorldGrid
 from fedagg.params import Layout
 
@@ -87,7 +87,7 @@ class Sanitize(WorldGrid):
         def check(arrays: ArrayRecord) -> None:
             state = layout.read(arrays, params.device)
             if not (state.update_from(params).finite and torch.isfinite(state.float_buffers).all()):
-                raise ValueError("its model is not finite")
+                raise ValueError(NOT_FINITE)
 
         return check
 

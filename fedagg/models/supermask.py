@@ -57,8 +57,8 @@ class _Mask(torch.autograd.Function):
 
     @staticmethod
     def forward(scores: Tensor, sparsity: float, mask_by: str) -> Tensor:
-        """Return the mask."""
-        return frl_mask(scores, sparsity, mask_by)
+        """Return the mask; where training has diverged to NaN any will do, since the layer multiplies it by the scores' slope."""
+        return frl_mask(scores.nan_to_num(0.0, posinf=math.inf, neginf=-math.inf), sparsity, mask_by)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

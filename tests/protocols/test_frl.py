@@ -96,6 +96,14 @@ def test_sparsity(sparsity: float) -> None:
         FRL(sparsity=sparsity)
 
 
+@pytest.mark.parametrize("mask_by", ["abs", "signed"])
+def test_a_mask_of_scores_without_an_order(mask_by: str) -> None:
+    with pytest.raises(ValueError, match="a mask needs scores that have an order; 2 of 4 are NaN"):
+        frl_mask(torch.tensor([1.0, torch.nan, -1.0, torch.nan]), 0.5, mask_by)
+    infinite = torch.tensor([1.0, torch.inf, -torch.inf, 2.0])  # these have one
+    assert frl_mask(infinite, 0.5, mask_by).tolist() == [False, True, mask_by == "abs", mask_by == "signed"]
+
+
 def test_unknown_orders() -> None:
     with pytest.raises(ValueError, match=r"rank_by must be signed or abs; got 'sined' \(did you mean signed\?\)"):
         frl_rank(torch.arange(3.0), "sined")

@@ -17,7 +17,7 @@ from fedagg.contracts import Payload
 from fedagg.errors import ConfigError
 from fedagg.models.supermask import supermask
 from fedagg.params import Layout, ModelState
-from fedagg.rankings import checked_sparsity, frl_rank, importance
+from fedagg.rankings import NOT_RANKED, checked_sparsity, frl_rank, importance
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class EdgePopup(LocalTraining):
         lr * lr_decay^(round - 1) * (1 + cos(pi e / epochs)) / 2        in epoch e = 0, 1, ... of the round,
 
     with momentum that does not outlive the round. Up go the rankings alone, no scores. Down come those that were elected;
-    along them every client hands out the initial scores, which it knows from the seed. The strategy must be
-    ``strategies.FRL``.
+    along them every client hands out the initial scores, which it knows from the seed. Where training has diverged, -1 goes up
+    in place of every edge, which the server takes for a reply that is not finite. The strategy must be ``strategies.FRL``.
 
     Source: Mozaffari, Shejwalkar, Houmansadr, "Every Vote Counts: Ranking-Based Training of Federated Learning to Resist
     Poisoning Attacks", USENIX Security 2023.
@@ -119,6 +119,10 @@ class EdgePopup(LocalTraining):
         assert self._layout is not None
         rankings = torch.empty_like(sent.rows, dtype=torch.int32)
         for row, into in zip(sent.rows, rankings, strict=True):
+            scores = sent.model.params + row
+            if not scores.isfinite().all():  # an order of them would be a vote like any other
+                into.fill_(NOT_RANKED)
+                continue
             for layer in self._layout.layers():
-                into[layer] = frl_rank(sent.model.params[layer] + row[layer], self.rank_by)
+                into[layer] = frl_rank(scores[layer], self.rank_by)
         sent.extras["rankings"] = rankings

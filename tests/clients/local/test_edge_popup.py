@@ -254,6 +254,31 @@ def test_what_is_no_permutation_is_dropped_reported_and_counted(population: Popu
     assert len(strategy.last_info["rejected"]) == rejected[rounds]
 
 
+@every_executor
+def test_a_client_that_diverged_has_no_vote(population: Population, executor: str) -> None:
+    """A rate of 1e30 makes scores infinite and then NaN; the order of NaN would be that of the ids, a permutation."""
+    clients = Clients(population, net(), quick(lr=1e30), seed=SEED, executor=executor)
+    assert clients.engine.name == executor, clients.engine.why
+    result = run(LocalGrid(clients), strategy := FRL(), net(), 2)
+    for name, count in (("clients", 0), ("rejected", 6), ("not_finite", 6)):
+        assert result.series(name, "server") == [(1, count), (2, count)]
+    assert strategy.last_info["rejected"] == dict.fromkeys(range(6), "its model is not finite")
+    assert torch.equal(clients.layout.read(result.arrays).params, clients.layout.gather(clients.model).params)
+
+
+def test_one_that_diverged_leaves_the_others_their_votes(population: Population) -> None:
+    clients = Clients(population, net(), quick(), seed=SEED)
+    start = clients.layout.gather(clients.model).params.split([448, 70])
+    wire = Wire(LocalGrid(clients))
+    wire.poison({2: lambda x, y: (x * torch.nan, y)})
+    result = run(wire, FRL(), net(), 1)
+    assert [result.last(name, "server") for name in ("clients", "rejected", "not_finite")] == [5, 1, 1]
+    votes = {reply.metadata.src_node_id: lists(arrays_of(reply)) for reply in wire.up[0]}
+    assert votes.pop(2) == [[-1] * 448, [-1] * 70]
+    elected = [slow_vote([vote[i] for vote in votes.values()], part.tolist()) for i, part in enumerate(start)]
+    assert torch.equal(clients.layout.read(result.arrays).params, torch.tensor([*elected[0], *elected[1]]))
+
+
 def test_a_guard_drops_the_same_replies(population: Population) -> None:
     grid = Faults(
         LocalGrid(Clients(population, net(), quick(), seed=SEED)), corrupt=0.2, wrong_shape=0.2, wrong_keys=0.2, seed=1
