@@ -57,7 +57,7 @@ class _Mask(torch.autograd.Function):
 
     @staticmethod
     def forward(scores: Tensor, sparsity: float, mask_by: str) -> Tensor:
-        """Return the mask; where training has diverged to NaN any will do, since the layer multiplies it by the scores' slope."""
+        """Return the mask; where training has diverged to NaN any will do, since the slope of the scores is then NaN too."""
         return frl_mask(scores.nan_to_num(0.0, posinf=math.inf, neginf=-math.inf), sparsity, mask_by)
 
     @staticmethod

@@ -36,7 +36,8 @@ class FRL(Strategy):
 
     Args:
         sparsity: the fraction of each layer's edges that is *kept*, in (0, 1].
-        rank_by: clients rank by scores as they are ("signed") or by magnitude ("abs").
+        rank_by: clients rank by scores as they are ("signed") or by magnitude ("abs"). The latter learns little: the vote
+            hands out signed scores, so what is rated least by magnitude gets the most negative one.
         mask_by: the edges that count are those of largest magnitude ("abs") or of largest score ("signed"). The defaults are
             those of the authors' code: after a vote the top *and* the bottom quarter of a ranking then count.
         engine: what ``Strategy`` takes, but for ``rule``, ``weighting``, ``pre_aggregators`` and ``server_optimizer``: a vote

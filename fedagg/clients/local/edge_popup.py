@@ -37,7 +37,7 @@ class EdgePopup(LocalTraining):
 
     Args:
         sparsity: the fraction of each layer's edges that is *kept*, in (0, 1].
-        rank_by: rank scores as they are ("signed") or by magnitude ("abs").
+        rank_by: rank scores as they are ("signed") or by magnitude ("abs"); the latter learns little, see ``FRL``.
         mask_by: keep edges of largest magnitude ("abs") or of largest score ("signed").
         epochs: passes over the client's data; the paper's are 5 for CIFAR-10 and 2 for MNIST.
         batch_size: examples per step.
