@@ -216,3 +216,9 @@ def test_who_could_win(election):
             assert i in able  # these weights show it
         if any((table[b] > table[i]).all() for b in range(len(table))):
             assert i not in able
+
+
+def test_who_could_win_is_not_who_no_single_rival_beats_everywhere():
+    """Each of the others beats the first on one task alone; yet whatever the weights, one of them is above 0."""
+    scores = [[0.5, 0.5, 0.5], [0.6, 0.5, 0.5], [0.5, 0.6, 0.5], [0.5, 0.5, 0.6]]
+    assert could_win(scores) == [1, 2, 3]
