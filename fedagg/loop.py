@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known, 
 from fedagg.params import Layout, ModelRecord
 from fedagg.saving import Unsavable, restore, state_of
 from fedagg.strategy import Strategy, check_attack, check_halves
+from fedagg.trust import trust
 
 logger = logging.getLogger(__name__)
 Row = tuple[int, str, int | None, str, float]
@@ -295,6 +296,8 @@ class _Loop:
             weights: dict[int, float] = getattr(self.strategy, "last_info", {}).get("client_weights", {})
             server |= trust(weights, self.grid.byzantine)
         done.rows += [(number, "server", None, name, value) for name, value in server.items()]
+        for name, values in self.strategy.client_metrics().items() if isinstance(self.strategy, Strategy) else ():
+            done.rows += [(number, "server", client, name, value) for client, value in values.items()]
 
     def _evaluate_on_clients(self, done: Round) -> None:
         """Ask clients to evaluate, if the strategy wants it. The spread is over honest clients: liars say anything."""
@@ -348,25 +351,6 @@ class _Loop:
         if isinstance(self.strategy, Strategy):
             return nullcontext()
         return rng.seeded_globals(self.seed, f"strategy {purpose}", number)
-
-
-def trust(weights: Mapping[int, float], byzantine: Collection[int]) -> dict[str, float]:
-    """Return what the weights a rule gave to clients say about whom it trusts; what is undefined is left out.
-
-    ``byzantine_weight`` is the share that went to Byzantine clients. Clients of weight 0 are excluded: ``exclusion_precision``
-    is the share of Byzantine clients among them, ``exclusion_recall`` the share of them among the Byzantine clients.
-    """
-    found = {}
-    lying = {client for client in weights if client in byzantine}
-    excluded = {client for client, weight in weights.items() if weight == 0}
-    total = sum(weights.values())
-    if total > 0:
-        found["byzantine_weight"] = sum(weights[client] for client in lying) / total
-    if excluded:
-        found["exclusion_precision"] = len(excluded & lying) / len(excluded)
-    if lying:
-        found["exclusion_recall"] = len(excluded & lying) / len(lying)
-    return found
 
 
 def worst_decile(values: Iterable[float]) -> float:

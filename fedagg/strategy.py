@@ -79,7 +79,7 @@ class Strategy(FlowerStrategy):
     A round is: choose clients, send the model, turn valid replies into a ``Cohort``, then
     ``pre_aggregators`` ([n, d] -> [n', d]), ``weighting`` (cohort -> w [n]), ``rule`` ((U, w) -> delta [d]) and
     ``server_optimizer`` ((params, delta) -> params). A method that is more than these overrides ``aggregate``, and of
-    ``broadcast``, ``idle``, ``evaluated``, ``round_metrics`` and the two of its state what else it needs.
+    ``broadcast``, ``idle``, ``evaluated``, ``round_metrics``, ``client_metrics`` and the two of its state what else it needs.
 
     A reply is used only if its arrays have the right names and shapes, every float is finite and it claims a finite number of
     examples >= 0. What is dropped is counted and named in ``last_info["rejected"]``; rows that are not finite are also counted
@@ -181,6 +181,10 @@ class Strategy(FlowerStrategy):
 
     def round_metrics(self) -> Mapping[str, float]:
         """Return what is to be recorded of the last round, beside what every strategy records."""
+        return {}
+
+    def client_metrics(self) -> Mapping[str, Mapping[int, float]]:
+        """Return what is to be recorded of single clients in the last round: name -> client id -> value."""
         return {}
 
     @property

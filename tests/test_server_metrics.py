@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 from torch import nn
 
 from fedagg import Clients, LocalGrid, Population, Strategy, run
-from fedagg.loop import trust
+from fedagg.trust import trust
 
 
 @pytest.mark.parametrize(

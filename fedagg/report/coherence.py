@@ -103,17 +103,20 @@ def _mark(axes: Axes, critical: int, named: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the figure of one run and name the files."""
+    """Draw the figure of one run, name the files, and say where the critical point is."""
     parser = argparse.ArgumentParser(prog="python -m fedagg.report.coherence", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="the directory of a run with strategy=fedlaw")
     parser.add_argument("--out", type=Path, help="where to write, without .png and .pdf (default: coherence in the directory)")
     parsed = parser.parse_args(arguments)
     try:
+        run = read_run(parsed.run)
         with house_style():
-            files = save(draw_coherence(read_run(parsed.run)), parsed.out or parsed.run / "coherence")
+            files = save(draw_coherence(run), parsed.out or parsed.run / "coherence")
     except FedaggError as error:
         return complain(error)
-    print(*files, sep="\n")
+    critical = critical_point(*run.series("coherence", "server"))
+    found = "none, coherence never reached 0" if critical is None else f"round {critical}, the first at 0 or below"
+    print(*files, f"critical point: {found}", sep="\n")
     return 0
 
 

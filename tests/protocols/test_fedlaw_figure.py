@@ -65,11 +65,17 @@ def test_without_a_critical_point_none_is_drawn(tmp_path: Path) -> None:
 def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_with(tmp_path / "run", coherence=COHERENCE, gamma=GAMMA)
     assert main([str(run)]) == 0
-    assert capsys.readouterr().out.split() == [str(run / "coherence.png"), str(run / "coherence.pdf")]
+    files = [str(run / "coherence.png"), str(run / "coherence.pdf")]
+    assert capsys.readouterr().out.splitlines() == [*files, "critical point: round 4, the first at 0 or below"]
     with Image.open(run / "coherence.png") as picture:
         assert picture.width == 1440
     assert main([str(run), "--out", str(tmp_path / "elsewhere")]) == 0
     assert (tmp_path / "elsewhere.png").read_bytes() == (run / "coherence.png").read_bytes()
+
+
+def test_the_command_says_that_there_is_no_critical_point(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run_with(tmp_path / "run", coherence=[0.3, 0.2], gamma=[1.0, 0.9]))]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "critical point: none, coherence never reached 0"
 
 
 def test_another_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

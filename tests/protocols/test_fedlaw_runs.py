@@ -1,8 +1,10 @@
 """Whole runs with FedLAW, with and without attackers."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -12,8 +14,10 @@ from fedagg.data import Dirichlet
 from fedagg.grid import Faults
 from fedagg.models import build, logistic_regression
 from fedagg.testing import check_strategy
-from strategies import FedLAW
+from strategies import FedLAW, StaticClip
 from tests.protocols.fedlaw_inputs import cohort_of
+from tests.resume.parts import KillAfter, Killed
+from tests.running import run_into
 
 
 def test_it_keeps_the_promises_of_strategies() -> None:
@@ -32,6 +36,7 @@ def test_a_round_without_replies_reports_nothing(grid: LocalGrid, model: nn.Modu
     assert strategy.round_metrics()
     result = run(Faults(grid, drop=1.0), strategy, model, rounds=1)
     assert result.series("gamma", "server") == []
+    assert "lambda" not in {row[3] for row in result.rows}
 
 
 def run_on_digits(dataset: Any, attack: Any = None, **settings: Any) -> tuple[Any, FedLAW]:
@@ -56,6 +61,34 @@ def test_a_run_on_digits(dataset: Any) -> None:
     assert all(series["lambda_entropy"][r] < math.log(8) for r in series["gamma"])
     assert all(series["learning_steps"][r] == 20 for r in series["gamma"])
     assert set(dict(plain.series("gamma", "server")).values()) == {1.0}
+
+
+def test_every_share_is_on_the_record_and_readers_of_aggregates_do_not_see_it(tmp_path: Path) -> None:
+    settings = ["strategy=fedlaw", "strategy.epochs=1", "trusted=50", "cohort=4", "checkpoint.every=1"]
+    result, whole = run_into(tmp_path / "whole", *settings)
+    for number in (1, 2, 3):
+        shares = [row[4] for row in result.rows if (row[0], row[1], row[3]) == (number, "server", "lambda")]
+        lowest, highest = (dict(result.series(f"lambda_{end}", "server"))[number] for end in ("min", "max"))
+        assert (len(shares), min(shares), max(shares)) == (4, lowest, highest)
+        assert sum(shares) == pytest.approx(1)
+    clients = sorted({row[2] for row in result.rows if row[3] == "lambda"})
+    assert len(clients) > 4
+    assert sum(len(whole.series("lambda", "server", client)[0]) for client in clients) == 12
+    assert len(whole.series("lambda", "server")[0]) == 0
+    assert "server/lambda" not in whole.names
+    with pytest.raises(Killed):
+        run_into(tmp_path / "killed", *settings, watch=lambda _: [KillAfter(2)])
+    _, resumed = run_into(tmp_path / "killed", *settings, resume=True)
+    assert (resumed.path / "metrics.csv").read_bytes() == (whole.path / "metrics.csv").read_bytes()
+
+
+def test_mixtures_of_clients_have_no_share_on_the_record(model: nn.Module) -> None:
+    strategy = FedLAW(model, (torch.zeros(10, 1, 8, 8), torch.arange(10)), epochs=1)
+    strategy.aggregate(cohort_of(model))
+    assert strategy.client_metrics() == {"lambda": strategy.last_info["lam"]}
+    mixed = FedLAW(model, (torch.zeros(10, 1, 8, 8), torch.arange(10)), epochs=1, pre_aggregators=[StaticClip(c=1.0)])
+    mixed.aggregate(cohort_of(model))
+    assert mixed.client_metrics() == {}
 
 
 METRICS = (
