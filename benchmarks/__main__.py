@@ -20,6 +20,8 @@ TABLES = {
     "batched": "Many clients at once",
     "rules": "Rules",
     "rules_two_threads": "Rules, two threads",
+    "fedau": "FedAU's counters",
+    "fedlaw": "FedLAW's server",
     "memory": "Peak memory",
     "leak": "Memory over 200 rounds",
     "sweep": "A sweep of 60 runs",

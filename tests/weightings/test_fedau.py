@@ -108,6 +108,25 @@ def reloaded(weighting: FedAU) -> FedAU:
     return other
 
 
+def test_new_clients_find_their_place_among_those_that_are_known() -> None:
+    """Before, between and after them, also where ids have 64 bits. A dictionary knows when each came last, and how often."""
+    draw, weighting, known = random.Random(0), FedAU(cutoff=None), dict[int, list[int]]()
+    for round in range(1, 40):
+        clients = sorted(
+            {
+                draw.choice([draw.randrange(60), 2**62 + draw.randrange(60), 2**64 - 1 - draw.randrange(60)])
+                for _ in range(draw.randrange(1, 25))
+            }
+        )
+        for client in clients:
+            _, times = known.get(client, (0, 0))
+            known[client] = [round, times + 1]
+        weighting(seen(round, clients))
+        ids, *table = weighting.state_dict()["seen"].tolist()
+        assert ids == sorted(ids)
+        assert {number % 2**64: list(column) for number, *column in zip(ids, *table, strict=True)} == known
+
+
 def test_the_population_divides() -> None:
     weighting = FedAU()
     assert weighting(seen(1, [3, 8], population=4)).tolist() == [0.25, 0.25]
