@@ -5,10 +5,10 @@ Ye et al., "FedDisco: Federated Learning with Discrepancy-Aware Collaboration", 
 
 from __future__ import annotations
 
+import logging
 import math
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -18,6 +18,7 @@ from fedagg import Cohort, Weighting
 from fedagg.console import suggest
 from strategies.weightings.by_examples import ByExamples
 
+logger = logging.getLogger(__name__)
 Metric = Literal["kl", "l1", "l2", "cosine"]
 ROUNDING = 1e-14  # a discrepancy below is that of equal distributions; normalised, it would become as large as any
 
@@ -34,7 +35,7 @@ class FedDisco(Weighting):
         "l1", "l2"  the norm of D_i - T
         "cosine"    1 - cos(D_i, T)
 
-    A round in which every v_i is 0 falls back to n_i, with a warning.
+    A round in which every v_i is 0 falls back to n_i, as the log says.
 
     Args:
         a: strength of the discrepancy, >= 0. 0 with b = 0 gives ``ByExamples``.
@@ -65,6 +66,7 @@ class FedDisco(Weighting):
     metric: Metric = "kl"
     target: Sequence[float] | None = None
     normalize: bool | None = None
+    _fell_back: bool = field(default=False, init=False, repr=False, compare=False)  # a warning the first time, then on record
 
     def __post_init__(self) -> None:
         if not 0 <= self.a < math.inf or not math.isfinite(self.b):
@@ -89,7 +91,9 @@ class FedDisco(Weighting):
             distances /= distances.sum()
         values = (sizes - self.a * distances + self.b).clamp(min=0)
         if not values.any():
-            warnings.warn(f"{self!r} gives every client of a round the weight 0; it uses their sizes instead", stacklevel=2)
+            level = logging.INFO if self._fell_back else logging.WARNING
+            object.__setattr__(self, "_fell_back", True)
+            logger.log(level, "round %d: %r gives every client the weight 0; it uses their sizes instead", cohort.round, self)
             return sizes
         return values / values.sum()
 

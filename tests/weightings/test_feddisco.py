@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from itertools import product
 
@@ -91,10 +92,15 @@ def test_clients_like_the_target_have_no_discrepancy(metric: str) -> None:
     torch.testing.assert_close(found, ByExamples()(seen), rtol=1e-14, atol=0)
 
 
-def test_where_no_weight_is_left_sizes_decide() -> None:
-    seen = cohort([10, 30], labels=[[10, 0], [0, 30]])
-    with pytest.warns(UserWarning, match=r"FedDisco\(a=2.0, b=0.0, metric='l2'.* weight 0; it uses their sizes"):
-        assert FedDisco(a=2.0, b=0.0, metric="l2")(seen).tolist() == [0.25, 0.75]
+def test_where_no_weight_is_left_sizes_decide(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning in the log the first time, a record of every other time."""
+    seen, weighting = cohort([10, 30], labels=[[10, 0], [0, 30]]), FedDisco(a=2.0, b=0.0, metric="l2")
+    with caplog.at_level(logging.INFO):
+        assert [weighting(seen).tolist() for _ in range(3)] == [[0.25, 0.75]] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
+    said = "round 3: FedDisco(a=2.0, b=0.0, metric='l2', target=None, normalize=None) gives every client the weight 0; it uses"
+    assert all(record.getMessage().startswith(said) for record in caplog.records)
+    assert weighting == FedDisco(a=2.0, b=0.0, metric="l2")
 
 
 def test_the_order_of_clients_does_not_matter() -> None:
