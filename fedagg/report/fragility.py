@@ -51,7 +51,7 @@ def tasks_to_change(rule: Rule, scores: Floats, limits: tuple[float, float]) -> 
 
     Args:
         rule: elects.
-        scores: [strategies, tasks]; NaN is missing and stays so.
+        scores: [strategies, tasks]; NaN is missing and stays so, -inf is worse than all.
         limits: the worst and the best result there may be.
 
     Returns:
@@ -96,8 +96,11 @@ def _turned(scores: Floats, rival: int, winners: Winners, limits: tuple[float, f
 
 
 def _leads(points: Points, tables: Floats, rivals: NDArray[np.int64], winners: Winners, worst: float) -> Floats:
-    """[rival, task]: the rival's points on each task alone, minus the most that a winner has; what is missing is the worst."""
-    known = np.nan_to_num(tables, nan=worst, neginf=worst)
+    """[rival, task]: the rival's points on each task alone, minus the most that a winner has; what is missing is the worst.
+
+    A rival without a finite value is infinitely far behind by the means: to win it must change that task before all others.
+    """
+    known = np.where(np.isnan(tables), worst, tables)
     alone = np.swapaxes(points(np.swapaxes(known, -1, -2)[..., None]), -1, -2)  # [rival or 1, strategies, tasks]
     alone = np.broadcast_to(alone, (len(rivals), *alone.shape[1:]))
     return np.asarray(alone[np.arange(len(rivals)), rivals] - alone[:, winners].max(axis=1))

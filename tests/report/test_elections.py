@@ -245,6 +245,16 @@ def tables(draw, tasks=(1, 3)):
     return np.array([[draw(st.integers(0, 4)) / 4 for _ in range(count)] for _ in range(3)])
 
 
+@st.composite
+def diverged(draw):
+    """About a sixth of the cells without a finite value."""
+    table = draw(tables())
+    table[
+        np.array(draw(st.lists(st.integers(0, 5), min_size=table.size, max_size=table.size))).reshape(table.shape) == 0
+    ] = -np.inf
+    return table
+
+
 def least_to_change(rule, table, columns):
     """Every choice of tasks, and every result there may be on them."""
     now = set(np.flatnonzero(rule.elects(table)))
@@ -261,9 +271,9 @@ def least_to_change(rule, table, columns):
 ORDERS = [(a / 2, b / 2, c / 2) for a, b, c in itertools.product(range(3), repeat=3)]  # all weak orders, with 0 and 1
 
 
-@pytest.mark.parametrize("name", ["Borda", "Dowdall", "plurality", "mean", "Copeland", "minimax"])
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(table=tables())
+@pytest.mark.parametrize("name", ["Borda", "Dowdall", "plurality", "mean", "optimality gap", "Copeland", "minimax"])
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(table=st.one_of(tables(), diverged()))
 def test_tasks_to_change(name, table):
     rule = RULES[name]
     now = rule.elects(table)
@@ -291,6 +301,10 @@ def test_tasks_to_change_by_hand():
     assert tasks_to_change(RULES["Copeland"], table, (0, 1)) == (3, False)
     assert tasks_to_change(RULES["Kemeny"], table, (0, 1)) == (3, False)
     assert tasks_to_change(RULES["Condorcet"], table, (0, 1)) == (3, False)
+    # A task on which b diverged comes before one that it loses by more, and without it b cannot win.
+    table = np.array([[0.1, 0.9, 0.9], [-np.inf, 0.5, 0.5]])
+    assert tasks_to_change(RULES["mean"], table, (0, 1)) == (1, True)
+    assert tasks_to_change(RULES["optimality gap"], table, (0, 1)) == (1, True)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
