@@ -111,6 +111,14 @@ def test_a_cycle_has_no_winner_of_all_duels_and_ties_are_ties(tmp_path, make_run
     assert texts(agreement_sheet(election, "x"))[3][5] == "–"
 
 
+def test_of_several_kemeny_orders_the_best_places_are_ranked(tmp_path, make_run):
+    """a before b on two tasks, b before a on two; both before c: the orders a b c and b a c, and third is third."""
+    write(tmp_path, make_run, {"a": (0.9, 0.9, 0.5, 0.5), "b": (0.5, 0.5, 0.9, 0.9), "c": (0.1,) * 4}, spread=0)
+    election = election_of(tmp_path)
+    at = elections_sheet(election, "x").header.index("Kemeny")
+    assert [(row[0], row[at]) for row in texts(elections_sheet(election, "x"))] == [("a", "1="), ("b", "1="), ("c", "3")]
+
+
 def test_where_rules_agree_it_is_said(tmp_path, make_run):
     write(tmp_path, make_run, {"a": (0.9, 0.8), "b": (0.5, 0.4), "c": (0.3, 0.5)}, spread=0)
     assert winners_sheet(election_of(tmp_path), "x").verdict[0] == "Every rule that names a winner names a."
