@@ -13,6 +13,7 @@ the seed tree.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -140,6 +141,9 @@ class Attack(_Named, ABC):
     An attack on rankings has "rankings" among its ``payloads``: it is called for each layer apart, with rankings [h, m] int64
     of its m edges (``own`` alike, ``params`` [m] the ranking that clients received), and returns rankings. If ``recruits``, so
     many Byzantine clients of the population train in a round in which one of them takes part, to be seen by the attack.
+
+    An attack whose formulas need the size of the cohort takes a keyword ``n: int | None = None`` beside those below: it may be
+    shown less than the cohort, and then h + f is not its size. None is a cohort of h + f.
     """
 
     knowledge: ClassVar[Knowledge] = "honest"
@@ -163,7 +167,7 @@ class Attack(_Named, ABC):
         """Return the rows of the ``f`` Byzantine clients.
 
         Args:
-            honest: [h, d], the updates the attacker may see; n = h + f.
+            honest: [h, d], the updates the attacker may see; of knowledge "honest" and above all honest ones.
             f: how many rows to make; 0 gives [0, d].
             own: [f, d], what the Byzantine clients would have sent had they been honest.
             last_delta: [d], the last aggregated update; None in the first round.
@@ -171,6 +175,11 @@ class Attack(_Named, ABC):
             round: the number of the round, from 1.
             client_ids: the ids behind the rows of ``honest``.
         """
+
+
+def cohort_size(attack: Attack, n: int) -> dict[str, Any]:
+    """Return ``n`` as the keyword that the call of ``attack`` takes, if it takes one."""
+    return {"n": n} if "n" in inspect.signature(attack.__call__).parameters else {}
 
 
 def private_generator(source: torch.Generator | None) -> torch.Generator:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from fedagg.clients import Clients, TrustedExamples
-from fedagg.contracts import REPORTS, Attack, Weighting
+from fedagg.contracts import REPORTS, Attack, Weighting, cohort_size
 from fedagg.data import Dataset, Population
 from fedagg.errors import ConfigError
 from fedagg.grid.availability import Participation
@@ -126,15 +126,20 @@ def _own_examples(population: Population) -> tuple[Tensor, Tensor] | None:
 
 def try_attack(attack: Attack, cfg: DictConfig, dataset: Dataset) -> None:
     """Make the attack once on random rows and a few examples, so that an impossible setting is found before any training."""
-    f, trial = implied_f(cfg), copy.deepcopy(attack)
+    f, trial, knowledge = implied_f(cfg), copy.deepcopy(attack), cfg.attack.get("knowledge")
     rows = torch.randn(cfg.cohort, 8, generator=torch.Generator().manual_seed(0))
     if "updates" not in attack.payloads:
         rows = rows.argsort(dim=1)  # rankings
+    own, size = rows[:f], cohort_size(attack, cfg.cohort)
+    seen, ids = (own, range(f)) if knowledge == "corrupted" else (rows[f:], range(f, cfg.cohort))
+    hint = "Lower attack.fraction or raise cohort"
+    if knowledge == "corrupted":
+        hint = f"attack.knowledge=corrupted shows it {f} rows, those of the attackers; leave it out, or raise attack.fraction"
     try:
         if 0 < f < cfg.cohort:
-            trial(rows[f:], f, own=rows[:f], last_delta=rows[0], params=rows[0], round=1, client_ids=range(f, cfg.cohort))
+            trial(seen, f, own=own, last_delta=rows[0], params=rows[0], round=1, client_ids=ids, **size)
     except ValueError as error:
-        raise ConfigError(f"attack.method: {error}. Lower attack.fraction or raise cohort") from error
+        raise ConfigError(f"attack.method: {error}. {hint}") from error
     if getattr(trial, "poison", None) is not None:
         x, y = dataset.features(dataset.x_train[:4]), torch.tensor(dataset.y_train[:4])
         try:

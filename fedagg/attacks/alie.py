@@ -23,9 +23,9 @@ class ALIE(Attack):
 
         mu + sign * z * sigma,
 
-    with mu and sigma the mean and the standard deviation of every coordinate over the honest rows. z is such that, of the
-    n = h + f clients, about s = floor(n/2) + 1 - f honest ones lie further out than the attackers: supporters, who make the
-    attackers part of a majority.
+    with mu and sigma the mean and the standard deviation of every coordinate over the honest rows. z is such that, of the n
+    clients of the cohort, about s = floor(n/2) + 1 - f honest ones lie further out than the attackers: supporters, who make
+    the attackers part of a majority.
 
         z = max(0, Phi^-1((n - f - s) / (n - f)))     formula="paper"
         z = max(0, Phi^-1((n - s) / n))               formula="n"
@@ -33,7 +33,8 @@ class ALIE(Attack):
     where Phi^-1 is the inverse of the standard normal distribution function.
 
     Args:
-        z: the shift in standard deviations; None computes it. Needed where ``honest`` is not the whole honest cohort.
+        z: the shift in standard deviations; None computes it, from the n of the call where ``honest`` is not the whole honest
+            cohort: the paper's attackers see the corrupted clients alone, and know how many there are in all.
         sign: 1 or -1, the side on which to lie. sigma has no direction, so neither is the natural one.
         formula: which of the two z; "n" gives the larger one.
         ddof: the variance divides by h - ddof.
@@ -79,6 +80,7 @@ class ALIE(Attack):
         params: Tensor | None = None,
         round: int = 0,
         client_ids: Sequence[int] | None = None,
+        n: int | None = None,
     ) -> Tensor:
         """Return the shifted mean, f times [f, d]."""
         check_attack_input(honest, f)
@@ -88,7 +90,7 @@ class ALIE(Attack):
         if f == 0:
             return honest.new_empty(0, honest.shape[1])
         mean, std = mean_and_std(honest, self.ddof)
-        return same_rows(mean + self.sign * self.shift(h + f, f) * std, f, honest)
+        return same_rows(mean + self.sign * self.shift(h + f if n is None else n, f) * std, f, honest)
 
     def shift(self, n: int, f: int) -> float:
         """Return the number of standard deviations that ``f`` of ``n`` clients shift by."""

@@ -72,7 +72,7 @@ class FangKrum(Attack):
         if f == 0:
             return honest.new_empty(0, d)
         if h < f + 3:
-            raise ValueError(f"FangKrum needs h >= f + 3 honest updates (Krum's n >= 2f + 3); got n={h + f}, f={f}")
+            raise ValueError(f"FangKrum needs h >= f + 3 honest updates (Krum's n >= 2f + 3); got h={h}, f={f}")
         signs = row_mean(honest).sign()
         distances = squared_distances(honest).fill_diagonal_(math.inf).sort(dim=1).values[:, : h - 1]
         squares, along = around(honest, torch.zeros_like(signs), signs)

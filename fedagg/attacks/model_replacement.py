@@ -26,7 +26,7 @@ class ModelReplacement(Carrier):
     plain mean is the attackers' update.
 
     Args:
-        gamma: how much. None: n/f, with n = h + f; only the number of rows in ``honest`` is used.
+        gamma: how much. None: n/f, with n the size of the cohort; of ``honest`` only the number of rows is used.
         backdoor: what the clients learn first: an attack with ``poison``, whose ``trigger`` and ``target`` are then this
             attack's as well. None: they train on their data as they are.
 
@@ -61,9 +61,11 @@ class ModelReplacement(Carrier):
         params: Tensor | None = None,
         round: int = 0,
         client_ids: Sequence[int] | None = None,
+        n: int | None = None,
     ) -> Tensor:
         """Return gamma times ``own`` [f, d]."""
         check_attack_input(honest, f)
         rows = own_rows(self, own, f, honest)
-        gamma = (len(honest) + f) / max(f, 1) if self.gamma is None else self.gamma
+        clients = len(honest) + f if n is None else n
+        gamma = clients / max(f, 1) if self.gamma is None else self.gamma
         return rows.mul_(gamma)

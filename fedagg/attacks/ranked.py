@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedagg.attacks.sign_flip import SignFlip
-from fedagg.contracts import Attack, check_attack_input
+from fedagg.contracts import Attack, check_attack_input, cohort_size
 from fedagg.rankings import check_rankings, frl_rank, positions
 
 
@@ -74,6 +74,7 @@ class Ranked(Attack):
         params: Tensor | None = None,
         round: int = 0,
         client_ids: Sequence[int] | None = None,
+        n: int | None = None,
     ) -> Tensor:
         """Return the rankings [f, m] of what ``attack`` makes; without ``params`` edges stood in the order of their ids."""
         check_attack_input(honest, f)
@@ -89,6 +90,7 @@ class Ranked(Attack):
         hidden = self.attack.knowledge == "own"  # what it must not see may be anything
         seen = torch.full(honest.shape, torch.nan, dtype=before.dtype, device=honest.device) if hidden else moved(honest)
         mine = None if own is None else moved(own)
-        rows = self.attack(seen, f, own=mine, params=before, round=round, client_ids=client_ids)
+        size = {} if n is None else cohort_size(self.attack, n)
+        rows = self.attack(seen, f, own=mine, params=before, round=round, client_ids=client_ids, **size)
         rankings = [frl_rank(before + row).to(honest) for row in rows]
         return torch.stack(rankings) if rankings else honest.new_empty(0, edges)

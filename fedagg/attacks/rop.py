@@ -76,13 +76,14 @@ class ROP(Attack):
         params: Tensor | None = None,
         round: int = 0,
         client_ids: Sequence[int] | None = None,
+        n: int | None = None,
     ) -> Tensor:
         """Return the pushed location, f times [f, d]."""
         check_attack_input(honest, f)
         h, d = honest.shape
         if f == 0:
             return honest.new_empty(0, d)
-        z = ALIE().shift(h + f, f) if self.z is None else self.z
+        z = ALIE().shift(h + f if n is None else n, f) if self.z is None else self.z
         mean = row_mean(honest)
         if last_delta is None:
             location, reference = (1 - self.pi) * mean, mean

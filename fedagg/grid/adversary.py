@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedagg import rng
 from fedagg.clients.app import EXTRAS, arrays_of, ranked_sizes, rankings_of, rankings_record
-from fedagg.contracts import Attack, Knowledge
+from fedagg.contracts import Attack, Knowledge, cohort_size
 from fedagg.errors import ConfigError
 from fedagg.grid.base import WorldGrid
 from fedagg.params import Layout, SentState, State, Update
@@ -210,6 +210,7 @@ class Adversary(WorldGrid):
                     params=params,
                     round=self.round,
                     client_ids=known or None,
+                    **cohort_size(self.attack, len(states)),
                 )
         except ValueError as error:
             self._give_up(error)
@@ -247,6 +248,7 @@ class Adversary(WorldGrid):
                         params=received[layer].long(),
                         round=self.round,
                         client_ids=None if self.knowledge == "own" else known,
+                        **cohort_size(self.attack, len(honest) + len(bad)),
                     )
         except ValueError as error:
             self._give_up(error)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fedagg import run
+from fedagg import ConfigError, run
+from fedagg.attacks import ALIE
 from fedagg.experiment import build
 from fedagg.hydra_app import compose
 
@@ -79,3 +80,40 @@ def test_a_backdoor_is_learnt(attack):
     assert taken_for(3, experiment, state, trigger) > 0.9
     assert taken_for(3, experiment, state, lambda x: x) < 0.1
     assert taken_for(3, *finish("rounds=30"), trigger) < 0.12
+
+
+@pytest.mark.parametrize("attack", [["alie", "+attack.method.formula=n"], ["alie"], ["rop"]])
+def test_attackers_who_see_only_each_other_know_how_many_clients_there_are(attack):
+    """Of 12 clients 4 are corrupted, so s = 3: z is Phi^-1(9/12) by n, and Phi^-1(5/8) = 0.318639 as in the paper.
+
+    Were there only the 4 and as many others, z would be Phi^-1(7/8) and Phi^-1(3/4).
+    """
+    overrides = ["attack.knowledge=corrupted", "attack.fraction=0.334", "population=12"]
+    experiment = build(compose([*WORLD, f"attack={attack[0]}", *attack[1:], *overrides]))
+    shift, found = ALIE.shift, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ALIE, "shift", lambda self, n, f: found.append(shift(self, n, f)) or found[-1])
+        run(experiment.grid, experiment.strategy, experiment.model, 1)
+    assert found == [pytest.approx(0.674490 if attack[1:] else 0.318639, abs=1e-6)]
+
+
+def test_a_cohort_of_attackers_alone_has_no_supporters():
+    experiment = build(compose([*WORLD, "attack=alie", "attack.fraction=1", "f=0"]))
+    result = run(experiment.grid, experiment.strategy, experiment.model, 1)
+    assert result.last("attack_void", "server") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["attack=fang_krum", "population=10"],
+            r"FangKrum needs h >= f \+ 3 honest updates .*; got h=3, f=3. attack.knowledge=corrupted shows it 3 rows, "
+            r"those of the attackers; leave it out",
+        ),
+        (["attack=alie", "cohort=3"], r"ALIE needs h - ddof >= 1 .*; got h=1, ddof=1. attack.knowledge=corrupted .* or raise"),
+    ],
+)
+def test_an_attack_that_the_corrupted_clients_cannot_make_is_refused_at_the_start(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build(compose([*WORLD, "attack.knowledge=corrupted", *overrides]))
