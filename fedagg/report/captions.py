@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fedagg.report.grouping import NO_ATTACK
 from fedagg.report.measures import Metric
@@ -42,6 +42,13 @@ def mean_of(estimates: Iterable[Estimate]) -> str:
     """What a number and the one after ± are."""
     n = seeds(estimates)
     return f"One seed ({n})." if n == ONE_SEED else f"Mean over {n}; ± is half of the {INTERVAL}."
+
+
+def cases(attacks: Sequence[str]) -> str:
+    """``the 4 attacks and the case without attack``: what a mean or an election is over."""
+    real = [attack for attack in attacks if attack != NO_ATTACK]
+    words = [f"the {len(real)} attacks" if len(real) > 1 else f"attack {real[0]}"] if real else []
+    return " and ".join([*words, *(["the case without attack"] if NO_ATTACK in attacks else [])])
 
 
 def judged(table: Table) -> str:

@@ -9,14 +9,14 @@ from functools import cached_property
 import numpy as np
 from scipy.stats import kendalltau, rankdata
 
-from fedagg.report.captions import MISSING, judged
+from fedagg.report.captions import MISSING, cases, judged
 from fedagg.report.fragility import ALL_DRAWS, DRAWS, resampled, tasks_to_change, upset_by
-from fedagg.report.grouping import NO_ATTACK
 from fedagg.report.measures import Floats, Metric
 from fedagg.report.rules import MEAN, Rule, rules_for
 from fedagg.report.sheets import BEST, Entry, Line, Sheet
 from fedagg.report.summary import Cell, Table
 from fedagg.report.voting import could_win
+from fedagg.report.voting.ballots import MissingScore, NegativeScore
 
 FEW = 3  # names in a cell
 NO_LIMITS = (-1e12, 1e12)  # of a metric that has none
@@ -28,7 +28,8 @@ class Outcome:
 
     Args:
         rule: the rule.
-        refusal: why it says nothing; empty if it does.
+        needs: what it needs in order to say something, and does not have; empty if it says something.
+        refusal: where that is missing.
         scores: [strategies], higher is better; None for a rule that names winners alone.
         winners: [strategies]; nobody may have won.
         shares: [strategies], of resamples of the seeds in which each wins; None if seeds were not resampled.
@@ -37,6 +38,7 @@ class Outcome:
     """
 
     rule: Rule
+    needs: str = ""
     refusal: str = ""
     scores: Floats | None = None
     winners: tuple[int, ...] = ()
@@ -90,15 +92,19 @@ class Election:
     def _ask(self, rule: Rule) -> Outcome:
         try:
             winners = np.flatnonzero(rule.elects(self.scores)).tolist()
-        except ValueError as reason:
-            return Outcome(rule, str(reason))
+        except MissingScore as hole:
+            return Outcome(rule, "every run", f"{self.strategies[hole.model]} has none on {self.tasks[hole.task]}")
+        except NegativeScore as low:
+            found = self.scores[low.model, low.task]
+            value = self.metric.show(found) if np.isfinite(found) else "no finite value"
+            return Outcome(rule, "values >= 0", f"{self.strategies[low.model]} has {value} on {self.tasks[low.task]}")
         scores = None if rule.scores is None else rule.scores(self.scores)
         if not rule.quick:
-            return Outcome(rule, "", scores, tuple(winners))
+            return Outcome(rule, scores=scores, winners=tuple(winners))
         shares = resampled(rule, self.seeds) if len(self.seeds) > 1 else None
         limits = (0.0, 1.0) if self.metric.percent else NO_LIMITS
         change = tasks_to_change(rule, self.scores, limits)
-        return Outcome(rule, "", scores, tuple(winners), shares, change, tuple(upset_by(rule, self.scores)))
+        return Outcome(rule, "", "", scores, tuple(winners), shares, change, tuple(upset_by(rule, self.scores)))
 
 
 def find_election(tables: Sequence[Table]) -> Election | None:
@@ -187,7 +193,7 @@ def elections_csv(election: Election) -> list[Line]:
         places = outcome.places
         for row, strategy in enumerate(election.strategies):
             score = ("", "") if outcome.scores is None or places is None else (repr(float(outcome.scores[row])), places[row])
-            wins = "" if outcome.refusal else row in outcome.winners
+            wins = "" if outcome.needs else row in outcome.winners
             share = "" if outcome.shares is None else repr(round(float(outcome.shares[row]), 12))
             lines.append((outcome.rule.name, strategy, *what, *score, wins, share))
     return lines
@@ -198,7 +204,8 @@ def winners_csv(election: Election) -> list[Line]:
     lines: list[Line] = [("rule", "winners", "tasks_to_change", "proved", "tasks", "upset_by", "refusal")]
     for outcome in election.outcomes:
         winners, upset = ("; ".join(election.names(members)) for members in (outcome.winners, outcome.upset))
-        lines.append((outcome.rule.name, winners, *(outcome.change or ("", "")), len(election.tasks), upset, outcome.refusal))
+        refusal = f"needs {outcome.needs}, but {outcome.refusal}" if outcome.needs else ""
+        lines.append((outcome.rule.name, winners, *(outcome.change or ("", "")), len(election.tasks), upset, refusal))
     return lines
 
 
@@ -218,20 +225,20 @@ def _known(value: float) -> float:
 
 
 def _tasks(election: Election) -> str:
-    what = "an attack" + (f" ({NO_ATTACK} included)" if any(NO_ATTACK in table.attacks for table in election.tables) else "")
-    where = f" in one of {len(election.tables)} settings" if len(election.tables) > 1 else ""
+    what = cases(list(dict.fromkeys(attack for table in election.tables for attack in table.attacks)))
+    where = f", in {len(election.tables)} settings" if len(election.tables) > 1 else ""
     how = " ".join(dict.fromkeys(judged(table) for table in election.tables))
-    return f"{len(election.tasks)} tasks, each {what}{where}, rank the strategies by their means over seeds. {how}"
+    return f"{len(election.tasks)} tasks ({what}{where}) rank the strategies by their means over seeds. {how}"
 
 
 def _refusals(election: Election) -> list[str]:
-    refused = [outcome for outcome in election.outcomes if outcome.refusal]
+    refused = [outcome for outcome in election.outcomes if outcome.needs]
     if not refused:
         return []
     holes = np.argwhere(np.isnan(election.scores))
     names = ", ".join(outcome.rule.name for outcome in refused)
     if not len(holes):
-        return [f"{outcome.rule.name} ranks nothing: {outcome.refusal}." for outcome in refused]
+        return [f"Not by {outcome.rule.name}, which needs {outcome.needs}: {outcome.refusal}." for outcome in refused]
     cells = [f"{election.strategies[row]} on {election.tasks[task]}" for row, task in holes[:3]]
     more = f" and {len(holes) - 3} more" if len(holes) > 3 else ""
     kept = (
@@ -241,8 +248,8 @@ def _refusals(election: Election) -> list[str]:
 
 
 def _fragile(election: Election, outcome: Outcome) -> list[str]:
-    if outcome.refusal:
-        return ["needs every run", MISSING, MISSING, MISSING]
+    if outcome.needs:
+        return [f"needs {outcome.needs}", MISSING, MISSING, MISSING]
     winners = _list(election.names(outcome.winners)) or "nobody"
     change = MISSING
     if outcome.change:
@@ -270,19 +277,17 @@ def _resamples(election: Election) -> str:
 
 def _verdict(election: Election) -> list[str]:
     """What the rules say together."""
-    asked = [outcome for outcome in election.outcomes if not outcome.refusal]
+    asked = [outcome for outcome in election.outcomes if not outcome.needs]
     by_winner: dict[tuple[int, ...], list[str]] = {}
     for outcome in asked:
         if outcome.winners:
             by_winner.setdefault(outcome.winners, []).append(outcome.rule.name)
     lines = []
     if len(by_winner) == 1:
-        lines.append(f"Every rule that names a winner names {_list(election.names(next(iter(by_winner))))}.")
+        lines.append(f"Every rule that names a winner names {_winners(election, next(iter(by_winner)))}.")
     else:
         ordered = sorted(by_winner.items(), key=lambda item: -len(item[1]))
-        said = [
-            f"{_list(election.names(who))}{' (tied)' if len(who) > 1 else ''} by {', '.join(rules)}" for who, rules in ordered
-        ]
+        said = [f"{_winners(election, who)} by {', '.join(rules)}" for who, rules in ordered]
         lines.append(f"The rules disagree on the winner: {'; '.join(said)}.")
     duels = next(outcome for outcome in asked if outcome.rule.name == "Condorcet")
     if duels.winners:
@@ -291,15 +296,20 @@ def _verdict(election: Election) -> list[str]:
     else:
         lines.append(
             "No strategy wins every duel (there is no Condorcet winner): each fails to be better than some other on more tasks"
-            " than it is worse, so who is best depends on the rule."
+            f" than it is worse{', so who is best depends on the rule' if len(by_winner) > 1 else ''}."
         )
     able = could_win(election.scores)
     unable = [strategy for row, strategy in enumerate(election.strategies) if row not in able]
     if unable:
         lines.append(
-            f"However the tasks are weighted, some other strategy is better than {', '.join(unable)} on the greater part."
+            f"However the tasks are weighted, some other strategy is better than {', '.join(unable)} on more of them than it"
+            " is worse."
         )
     return lines
+
+
+def _winners(election: Election, members: Sequence[int]) -> str:
+    return _list(election.names(members)) + (" (tied)" if len(members) > 1 else "")
 
 
 def _list(names: Sequence[str]) -> str:

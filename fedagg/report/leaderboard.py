@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedagg.report.captions import INTERVAL, MISSING, judged, text
+from fedagg.report.captions import INTERVAL, MISSING, cases, judged, text
 from fedagg.report.grouping import NO_ATTACK
 from fedagg.report.measures import Metric
 from fedagg.report.paired import ALPHA, Comparison, compare
@@ -122,8 +122,7 @@ def _compared(found: Comparison | None, metric: Metric) -> list[str]:
 
 
 def _caption(table: Table, places: Sequence[Standing]) -> list[str]:
-    over = f"the {len(table.attacks)} attacks" + (f" ({NO_ATTACK} included)" if NO_ATTACK in table.attacks else "")
-    over = over if len(table.attacks) > 1 else f"attack {table.attacks[0]} alone"
+    over = cases(table.attacks) + ("" if len(table.attacks) > 1 else " alone")
     single = all(place.mean is None or place.mean.n == 1 for place in places)
     interval = "one seed, so no interval" if single else f"± is half of the {INTERVAL}"
     sentences = [f"Mean: over {over}; {interval}.", judged(table)]

@@ -71,9 +71,7 @@ def test_places_side_by_side(tmp_path, make_run):
         ["c", "40.0", "3", "3", "3", "3", "3", "3", "3", "3", "3"],
     ]
     assert [entry.mark for entry in sheet.rows[0]] == ["", "", "best", "best", "best", *[""] * 6]
-    assert sheet.caption[0].startswith(
-        "4 tasks, each an attack, rank the strategies by their means over seeds. Protocol final"
-    )
+    assert sheet.caption[0].startswith("4 tasks (the 4 attacks) rank the strategies by their means over seeds. Protocol final")
     assert all(f"{name}: " in sheet.caption[2] for name in scoring)
 
 
@@ -91,7 +89,9 @@ def test_winners_in_words(tmp_path, make_run):
         " threshold; b by mean, geometric mean, optimality gap."
     )
     assert sheet.verdict[1].startswith("a wins every duel")
-    assert sheet.verdict[2] == "However the tasks are weighted, some other strategy is better than c on the greater part."
+    assert sheet.verdict[2] == (
+        "However the tasks are weighted, some other strategy is better than c on more of them than it is worse."
+    )
 
 
 def test_a_cycle_has_no_winner_of_all_duels_and_ties_are_ties(tmp_path, make_run):
@@ -105,7 +105,7 @@ def test_a_cycle_has_no_winner_of_all_duels_and_ties_are_ties(tmp_path, make_run
     rows = {row[0]: row[1:] for row in texts(sheet)}
     assert rows["Borda"][:2] == ["a, b, c", "–"]
     assert rows["Condorcet"] == ["nobody", "–", "nobody", "changes without a, b, c"]  # of two, one wins
-    assert any("no Condorcet winner" in words for words in sheet.verdict)
+    assert any(words.endswith("worse, so who is best depends on the rule.") for words in sheet.verdict)
     assert not any("However" in words for words in sheet.verdict)
     assert np.isnan(agreement(election.rankings)[3][4])
     assert texts(agreement_sheet(election, "x"))[3][5] == "–"
@@ -122,6 +122,14 @@ def test_of_several_kemeny_orders_the_best_places_are_ranked(tmp_path, make_run)
 def test_where_rules_agree_it_is_said(tmp_path, make_run):
     write(tmp_path, make_run, {"a": (0.9, 0.8), "b": (0.5, 0.4), "c": (0.3, 0.5)}, spread=0)
     assert winners_sheet(election_of(tmp_path), "x").verdict[0] == "Every rule that names a winner names a."
+
+
+def test_where_rules_agree_on_a_tie_nothing_depends_on_the_rule(tmp_path, make_run):
+    write(tmp_path, make_run, {"a": (0.9, 0.5), "b": (0.5, 0.9)}, spread=0)
+    said = winners_sheet(election_of(tmp_path), "x").verdict
+    assert said[0] == "Every rule that names a winner names a, b (tied)."
+    assert said[1].startswith("No strategy wins every duel")
+    assert said[1].endswith("on more tasks than it is worse.")
 
 
 def test_agreement_is_kendalls_tau_of_the_places(tmp_path, make_run):
@@ -158,7 +166,12 @@ def test_what_diverged_is_last(tmp_path, make_run):
     assert texts(sheet)[1][:3] == ["a", "–", "2"]
     # The geometric mean has no use for it, and says so.
     assert "geometric mean" not in sheet.header
-    assert any("geometric mean ranks nothing: geometric_mean needs scores >= 0" in words for words in sheet.verdict)
+    assert sheet.verdict == ["Not by geometric mean, which needs values >= 0: a has no finite value on attack0."]
+    rows = {row[0]: row[1:] for row in texts(winners_sheet(election_of(tmp_path), "x"))}
+    assert rows["geometric mean"] == ["needs values >= 0", "–", "–", "–"]
+    refusals = {line[0]: line[-1] for line in winners_csv(election_of(tmp_path))}
+    assert refusals["geometric mean"] == "needs values >= 0, but a has no finite value on attack0"
+    assert refusals["mean"] == ""
 
 
 def test_missing_runs(tmp_path, make_run):
@@ -177,9 +190,7 @@ def test_missing_runs(tmp_path, make_run):
     rows = {row[0]: row[1:] for row in texts(winners_sheet(election, "x"))}
     assert rows["Borda"] == ["needs every run", "–", "–", "–"]
     assert "Seeds were not resampled" in winners_sheet(election, "x").caption[2]
-    assert [line[-1] for line in winners_csv(election) if line[0] == "Borda"] == [
-        "borda needs every score, but model 0 has none on task 1"
-    ]
+    assert [line[-1] for line in winners_csv(election) if line[0] == "Borda"] == ["needs every run, but a has none on attack1"]
 
 
 def test_tasks_are_the_attacks_of_all_settings_and_shared_runs_count_once(tmp_path, make_run):
@@ -194,7 +205,7 @@ def test_tasks_are_the_attacks_of_all_settings_and_shared_runs_count_once(tmp_pa
     assert election.tasks == ["attack.fraction=0.1: none", "attack.fraction=0.1: alie", "attack.fraction=0.2: alie"]
     assert election.scores.tolist() == [[0.9, 0.9, 0.9], [0.9, 0.5, 0.5]]
     words = elections_sheet(election, "x").caption[0]
-    assert words.startswith("3 tasks, each an attack (none included) in one of 2 settings, rank")
+    assert words.startswith("3 tasks (attack alie and the case without attack, in 2 settings) rank")
 
 
 def test_nothing_to_choose(tmp_path, make_run):

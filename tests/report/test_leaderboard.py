@@ -60,7 +60,7 @@ def test_the_sheet_says_all_of_it(study):
     assert [row[2].mark for row in sheet.rows] == [BEST, SECOND, ""]
     words = " ".join([*sheet.caption, *sheet.verdict])
     for part in (
-        "over the 3 attacks (none included)",
+        "over the 2 attacks and the case without attack",
         "Protocol final",
         "the test set of digits",
         "paired t-test",

@@ -19,6 +19,14 @@ class MissingScore(ValueError):
         self.rule, self.model, self.task = rule, model, task
 
 
+class NegativeScore(ValueError):
+    """A rule that takes roots or logarithms met a score below 0."""
+
+    def __init__(self, rule: str, model: int, task: int, score: float) -> None:
+        super().__init__(f"{rule} needs scores >= 0; that of model {model} on task {task} is {score:g}")
+        self.rule, self.model, self.task = rule, model, task
+
+
 def read(rule: str, scores: ArrayLike, weights: ArrayLike | None, holes: bool = False) -> tuple[Floats, Floats]:
     """Scores [..., models, tasks] and weights [tasks] as arrays.
 

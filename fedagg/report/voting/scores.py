@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from fedagg.console import suggest
 from fedagg.report.measures import Floats
-from fedagg.report.voting.ballots import ranks, read, settled, wins
+from fedagg.report.voting.ballots import NegativeScore, ranks, read, settled, wins
 
 COPELAND = ("difference", "lower", "lower_with_ties", "upper")
 MINIMAX = ("winning_votes", "margins", "pairwise_opposition")
@@ -107,7 +107,7 @@ def geometric_mean(scores: ArrayLike, weights: ArrayLike | None = None) -> Float
     if (table < 0).any():
         model, task = np.argwhere(table < 0)[0][-2:].tolist()
         found = table[..., model, task].min()
-        raise ValueError(f"geometric_mean needs scores >= 0; that of model {model} on task {task} is {found:g}")
+        raise NegativeScore("geometric_mean", model, task, float(found))
     with np.errstate(divide="ignore"):
         return np.exp(_mean("geometric_mean", np.log(table), w))
 
