@@ -127,11 +127,12 @@ class Attack(_Named, ABC):
 
     ``knowledge`` states what the attack uses, and what ``Adversary`` shows it:
 
-        "own"         its own data and update; rows of ``honest`` are NaN, only their number is right
+        "own"         its own data and update: row i of the result depends on ``own[i]`` and on none of the other attackers'
+                      rows; those of ``honest`` are NaN, only their number is right
         "corrupted"   as ``honest``, the honest updates of the corrupted clients
         "honest"      all honest updates of the round
         "aggregator"  the same, and the rule: an attribute ``aggregator``, [n, d] -> [d], lent by the engine while it is None
-        "history"     the same, and the aggregate of the round before
+        "history"     the same, and the aggregate of the round before; nobody else may remember ``params``, whose change it is
 
     An attack on the data defines ``poison(x, y) -> (x, y)``: the training data of one Byzantine client, before it trains. Its
     call then returns ``own`` unchanged. Where attackers share the work (``distributed``) it is ``poison(x, y, attacker=k)``

@@ -94,9 +94,23 @@ def knowledge(attack: Any) -> None:
             unknown = torch.full_like(case.honest, nothing)  # how many there are is no secret
             with replace(case, made=f"{case.made}, then honest rows of NaN", honest=unknown, client_ids=None) as other:
                 demand_same(other.call(copy.deepcopy(attack)), seen, "it knows its own, but looks at honest rows")
+            for i, own in enumerate(case.own):
+                others = case.own.flip(1)
+                others[i] = own
+                with replace(case, made=f"{case.made}, then all of own but row {i} reversed", own=others) as other:
+                    found = other.call(copy.deepcopy(attack))
+                    demand_same(found[i], seen[i], f"it knows its own, but row {i} depends on other rows of own")
         if attack.knowledge != "history":
             with replace(case, made=f"{case.made}, then without last_delta", last_delta=None) as other:
                 demand_same(other.call(copy.deepcopy(attack)), seen, "it knows no history, but uses last_delta")
+            later = replace(case, made=f"{case.made}, after a round whose params were others", round=case.round + 1)
+            with later:
+                found = []
+                for params in (case.params, case.params.flip(0)):
+                    one = copy.deepcopy(attack)
+                    replace(case, params=params).call(one)
+                    found.append(later.call(one))
+                demand_same(found[1], found[0], "it knows no history, but uses params of an earlier round")
 
 
 def poison(attack: Any) -> None:

@@ -1,5 +1,6 @@
 """Attacks that break one promise each."""
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +129,35 @@ class PeeksAtHonestRows(Opposite):
     knowledge = "own"
 
 
+class SharesOwnRows(Poisoner):
+    """Every attacker sends the mean of what all of them learnt, which none of them knows."""
+
+    poison = trigger = None
+
+    def of(self, honest, f, own, last_delta):
+        return super().of(honest, f, own, last_delta).mean(dim=0).repeat(f, 1)
+
+
+class RemembersParams(Opposite):
+    """What was aggregated is the difference of the models of two rounds."""
+
+    def __call__(self, honest, f, *, params=None, **context):
+        last = 0.0 if params is None or self.before is None else params - self.before
+        object.__setattr__(self, "before", None if params is None else params.clone())
+        return super().__call__(honest, f, params=params, **context) - last
+
+    before = None
+
+    def state_dict(self):
+        return {"before": copy.deepcopy(self.before)}
+
+    def load_state_dict(self, state):
+        object.__setattr__(self, "before", copy.deepcopy(state["before"]))
+
+    def reset(self):
+        object.__setattr__(self, "before", None)
+
+
 class PeeksAtHistory(Opposite):
     def of(self, honest, f, own, last_delta):
         rows = super().of(honest, f, own, last_delta)
@@ -214,6 +244,8 @@ BROKEN = [
     (DoesNotNameOwn, {"missing"}),
     (WantsIds, {"missing"}),
     (PeeksAtHonestRows, {"knowledge"}),
+    (SharesOwnRows, {"knowledge"}),
+    (RemembersParams, {"knowledge"}),
     (PeeksAtHistory, {"knowledge"}),
     (HasAnAggregator, {"knowledge"}),
     (LabelsOutside, {"poison"}),
