@@ -6,6 +6,7 @@ import copy
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -140,9 +141,19 @@ def try_attack(attack: Attack, cfg: DictConfig, dataset: Dataset) -> None:
             trial(seen, f, own=own, last_delta=rows[0], params=rows[0], round=1, client_ids=ids, **size)
     except ValueError as error:
         raise ConfigError(f"attack.method: {error}. {hint}") from error
+    classes, target = dataset.num_classes, getattr(trial, "target", None)
+    if isinstance(target, int) and target >= classes:
+        key = "attack.method.target" if getattr(trial, "backdoor", None) is None else "attack.method.backdoor.target"
+        raise ConfigError(f"{key} must be one of the {classes} classes 0 .. {classes - 1} of {dataset.name}; got {target}")
     if getattr(trial, "poison", None) is not None:
-        x, y = dataset.features(dataset.x_train[:4]), torch.tensor(dataset.y_train[:4])
+        some = np.arange(classes) % len(dataset.x_train)
+        x, y = dataset.features(dataset.x_train[some]), torch.arange(classes)
         try:
-            trial.poison(x, y, **({"attacker": 0} if trial.distributed else {}))  # type: ignore[attr-defined]
+            _, made = trial.poison(x, y, **({"attacker": 0} if trial.distributed else {}))  # type: ignore[attr-defined]
         except ValueError as error:
             raise ConfigError(f"attack.method: {error}") from error
+        if made.numel() and not 0 <= int(made.min()) <= int(made.max()) < classes:
+            raise ConfigError(
+                f"attack.method: {attack} makes labels from {int(made.min())} to {int(made.max())}, and {dataset.name} has "
+                f"{classes} classes, 0 .. {classes - 1}; change its num_classes, mapping or target"
+            )

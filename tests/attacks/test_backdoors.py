@@ -6,8 +6,10 @@ import pickle
 import pytest
 import torch
 
-from fedagg import rng
+from fedagg import ConfigError, rng
 from fedagg.attacks import DBA, Backdoor, LabelFlip, ModelReplacement, Neurotoxin, SignFlip
+from fedagg.experiment import build
+from fedagg.hydra_app import compose
 
 from .inputs import normal
 
@@ -207,3 +209,27 @@ def test_an_attack_without_data_is_no_backdoor():
         Neurotoxin(backdoor=SignFlip())
     with pytest.raises(ValueError, match="ModelReplacement needs a backdoor"):
         ModelReplacement(backdoor=Neurotoxin())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["attack=backdoor", "attack.method.target=12"],
+            r"attack.method.target must be one of the 10 classes 0 \.\. 9 of digits; got 12",
+        ),
+        (["attack=dba", "attack.method.target=10"], r"attack\.method\.target must be one of .* 0 \.\. 9 of digits; got 10"),
+        (
+            ["attack=neurotoxin", "attack.method.backdoor.target=10"],
+            r"attack\.method\.backdoor\.target must be one .*; got 10",
+        ),
+        (
+            ["attack=label_flip", "attack.method.num_classes=12"],
+            r"makes labels from 2 to 11, and digits has 10 classes, 0 \.\. 9;",
+        ),
+        (["attack=label_flip", "attack.method.num_classes=5"], r"needs labels in 0 \.\. 4; got labels from 0 to 9"),
+    ],
+)
+def test_a_class_that_the_data_do_not_have_is_refused_at_the_start(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build(compose([*overrides, "population=10", "attack.fraction=0.2", "model=logistic_regression"]))
