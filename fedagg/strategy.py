@@ -140,7 +140,10 @@ class Strategy(FlowerStrategy):
                 "use one or the other"
             )
         if weighting is not None and not self.rule.uses_weights:
-            raise ConfigError(f"{self.rule} does not use weights, so weighting={weighting} would have no effect; leave it out")
+            raise ConfigError(
+                f"{self.rule} does not use weights, so weighting={weighting} would have no effect; leave it out, or take a "
+                "rule that does: strategy=mean, geometric_median or robust_learning_rate (docs/weightings.md)"
+            )
         self.reachability: Tensor | None = None
         self._layout: Layout | None = None
         self._state: State | None = None

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedagg import Adversary, Availability, Cohort, ConfigError, LocalGrid, Strategy, run
+import strategies
+from fedagg import Adversary, Availability, Cohort, ConfigError, LocalGrid, Rule, Strategy, run
 from fedagg.attacks import NaNAttack
 from fedagg.grid import Bernoulli, Trace
 from strategies import NNM, Bucketing, FedAU, GeometricMedian, Mean, TrimmedMean
@@ -280,6 +281,9 @@ def test_behind_a_pre_aggregator_the_weight_goes_to_the_mixture_around_the_clien
 def test_what_has_no_place_for_weights_is_refused() -> None:
     with pytest.raises(ConfigError, match="TrimmedMean-1 does not use weights, so weighting=FedAU would have no effect"):
         Strategy(TrimmedMean(f=1), FedAU())
+    named = {strategies.Mean, strategies.GeometricMedian, strategies.RobustLearningRate}
+    rules = (getattr(strategies, name) for name in strategies.__all__)
+    assert {rule for rule in rules if isinstance(rule, type) and issubclass(rule, Rule) and rule.uses_weights} == named
     with pytest.raises(ConfigError, match="weighting=FedAU speaks of clients, but Bucketing"):
         Strategy(Mean(), FedAU(), [Bucketing()])
 
