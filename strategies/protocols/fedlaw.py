@@ -43,7 +43,7 @@ class FedLAW(Strategy):
         model: the architecture; its trainable parameters, in its own order, are what clients send.
         proxy: the server's examples: inputs [m, ...] and integer classes [m].
         parametrization: "exp": lam = softmax(l), gamma = exp(g), from the weighting's weights and 1, which is FedAvg. "quad":
-            lam_i = l_i^2 / sum l^2, gamma = g^2, from 1/n whatever the weighting says, and 1.
+            lam_i = l_i^2 / sum l^2, gamma = g^2, from 1/n and 1; no other weighting goes with it.
         epochs: passes over the proxy per round; 0 leaves the coefficients where they start.
         lr: learning rate of the coefficients. At the defaults and 200 examples a logit moves by about 0.4 in a round, and by
             1.0 at most.
@@ -97,6 +97,11 @@ class FedLAW(Strategy):
             raise ConfigError(f"FedLAW needs an integer batch_size >= 1; got {batch_size}")
         one_of("batch_norm", batch_norm, ("refresh", "average"))
         self.learning = Learning(parametrization, epochs, lr, optimizer, swa=swa)
+        if parametrization == "quad" and self.weighting not in (None, ByExamples()):
+            raise ConfigError(
+                f"FedLAW with parametrization='quad' starts from 1/n, so weighting={self.weighting} would have no effect; "
+                "leave it out, or take parametrization='exp'"
+            )
         self.model, self.proxy = model, None if proxy is None else checked(proxy)
         self.batch_size, self.batch_norm, self.generator = batch_size, batch_norm, generator
         self._tried: ProxyModel | None = None

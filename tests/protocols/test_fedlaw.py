@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fedagg import Cohort, ConfigError, LocalGrid, run
 from fedagg.models import logistic_regression
-from strategies import NNM, Bucketing, FedLAW, Median
+from strategies import NNM, Bucketing, ByExamples, FedDisco, FedLAW, Median
 from strategies.protocols.fedlaw import learn_coefficients
 from tests.protocols.fedlaw_inputs import CLASSES, FEATURES, Normalised, Tied, cohort_of, loaded, made, proxy
 
@@ -257,3 +257,11 @@ def test_behind_pre_aggregators() -> None:
     assert torch.isfinite(near.aggregate(cohort_of(model))).all()
     with pytest.raises(ConfigError, match="Bucketing leaves no row that stands for one"):
         FedLAW(model, proxy(), pre_aggregators=[Bucketing(s=2)])
+
+
+def test_quad_starts_at_the_plain_mean_and_has_no_use_for_another_weighting() -> None:
+    with pytest.raises(ConfigError, match="'quad' starts from 1/n, so weighting=FedDisco would have no effect; leave it out"):
+        FedLAW(parametrization="quad", weighting=FedDisco())
+    for weighting in (None, ByExamples()):  # what strategy=fedlaw gives unasked
+        FedLAW(parametrization="quad", weighting=weighting)
+    FedLAW(weighting=FedDisco())
