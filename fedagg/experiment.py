@@ -151,6 +151,12 @@ def build(cfg: DictConfig, around: SimulationGrid | None = None) -> Experiment:
     split = {"seed": cfg.seed, "holdout": holdout, "trusted": 0 if proxy else cfg.trusted}
     population = Population.split(dataset, make(cfg, "partition"), cfg.population, **split)
     model: nn.Module = build_model(lambda: make(cfg, "model"), seed=cfg.seed)
+    if dataset.tokens and not any(isinstance(module, nn.Embedding) for module in model.modules()):
+        logger.warning(
+            "%s holds numbers of characters or words, and this model, which has no embedding, takes them for measurements; "
+            "model=lstm, text_cnn and mean_embedding look them up",
+            dataset.name,
+        )
     settings = {key: cfg.engine[key] for key in ("device", "executor", "precision", "batch")}
     settings["at_most"] = math.ceil(cfg.cohort / cfg.engine.get("workers", 1))  # batches are not divided among workers
     settings["measures"] = [name for name in ("worst_class", "objective") if cfg.evaluation[name]]

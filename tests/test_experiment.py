@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -15,6 +16,7 @@ from torch import nn
 
 import fedagg
 from fedagg import Adversary, Availability, Callback, ConfigError, Strategy
+from fedagg.data import Dataset
 from fedagg.experiment import build
 from fedagg.hydra_app import compose
 from fedagg.loop import Round
@@ -231,6 +233,24 @@ PLUGIN_CONFIG = """
 _target_: fedagg.Strategy
 weighting: {_target_: my_pkg.Agreeing, floor: 0.1}
 """
+
+
+def letters(dir: str | None = None) -> Dataset:
+    """Rows of four numbers of characters, and the next one."""
+    x = np.arange(240).reshape(60, 4) % 10
+    return Dataset("letters", x, x[:, 0], x, x[:, 0], num_classes=10, source="typed in", tokens=True)
+
+
+@pytest.mark.parametrize(("model", "fits"), [("mlp", False), ("logistic_regression", False), ("mean_embedding", True)])
+def test_a_model_that_takes_characters_for_measurements_is_named(
+    model: str, fits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(compose([*SMALL, f"data._target_={__name__}.letters", f"model={model}"]))
+    warnings = [
+        record.getMessage() for record in caplog.records if "letters holds numbers of characters" in record.getMessage()
+    ]
+    assert len(warnings) == (not fits)
+    assert all("model=lstm, text_cnn and mean_embedding" in text for text in warnings)
 
 
 def test_a_plug_in_is_one_class_and_one_yaml(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Dataset:
         owners: [M] integers >= 0, who each training row comes from: the clients that nature made, for the partition
             ``Natural``. None where the rows do not say.
         owner_names: what the owners 0, 1, ... are called; empty means that their numbers are their names.
+        tokens: whether the values are numbers of characters or words, for a model to look up, and no measurements.
 
     Raises:
         ConfigError: arrays that do not belong together, labels outside the classes, values that are not finite.
@@ -68,6 +69,7 @@ class Dataset:
     class_names: Sequence[str] = ()
     owners: Array | None = None
     owner_names: Sequence[str] = ()
+    tokens: bool = False
 
     def __post_init__(self) -> None:
         for field in ("x_train", "x_test"):

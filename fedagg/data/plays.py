@@ -99,6 +99,7 @@ def shakespeare(
         class_names=characters,
         owners=owners,
         owner_names=list(kept),
+        tokens=True,
     )
 
 

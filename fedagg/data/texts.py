@@ -93,6 +93,7 @@ def _texts(data: str, stem: str, vocabulary: int, length: int, dir: str | Path |
         len(topics),
         source,
         class_names=topics,
+        tokens=True,
     )
 
 

@@ -131,6 +131,7 @@ def test_words_are_numbered_by_how_often_they_occur_in_training_texts(tables):
 
 def test_numbers_of_words_arrive_as_they_are(tables):
     data = reuters_r8(vocabulary=2**20, length=2, dir=tables)
+    assert data.tokens
     assert data.x_train.dtype == np.int32
     assert data.features(np.array([[2**20 - 1, 0]], np.int32)).tolist() == [[2**20 - 1, 0]]
 
