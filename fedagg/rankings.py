@@ -8,6 +8,9 @@ place in that list. All ties go to the smaller id first.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Real
+from operator import index
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +78,7 @@ def frl_mask(scores: Tensor, sparsity: float, mask_by: str = "abs") -> Tensor:
         ConfigError: ``sparsity`` outside (0, 1], or another ``mask_by``.
         ValueError: NaN among the scores of which some are left out.
     """
-    checked_sparsity(sparsity)
+    sparsity = checked_sparsity(sparsity)
     rated = importance(scores.detach().flatten(), "mask_by", mask_by)
     left_out = int((1 - sparsity) * rated.numel())
     if not left_out:
@@ -103,7 +106,7 @@ def ranking_bits(layer_sizes: Iterable[int]) -> int:
     Args:
         layer_sizes: edges of each layer, >= 1.
     """
-    return sum(size * (size - 1).bit_length() for size in layer_sizes)
+    return sum(size * (size - 1).bit_length() for size in map(index, layer_sizes))
 
 
 def positions(ranking: Tensor) -> Tensor:
@@ -142,8 +145,8 @@ def importance(scores: Tensor, name: str, by: str) -> Tensor:
     return scores.abs() if by == "abs" else scores
 
 
-def checked_sparsity(sparsity: float) -> float:
-    """Return ``sparsity``; ``ConfigError`` where it does not lie in (0, 1]."""
-    if not isinstance(sparsity, int | float) or isinstance(sparsity, bool) or not 0 < sparsity <= 1:
-        raise ConfigError(f"sparsity, the fraction of edges that is kept, must lie in (0, 1]; got {sparsity}")
-    return sparsity
+def checked_sparsity(sparsity: Any) -> float:
+    """Return ``sparsity`` as Python's float; ``ConfigError`` where it is no number in (0, 1]."""
+    if isinstance(sparsity, bool) or not (isinstance(sparsity, Real) and 0 < float(sparsity) <= 1):
+        raise ConfigError(f"sparsity, the fraction of edges that is kept, must lie in (0, 1]; got {sparsity!r}")
+    return float(sparsity)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import index
 from typing import NamedTuple
 
+from fedagg.errors import ConfigError
 from fedagg.rankings import ranking_bits
 
 
@@ -33,14 +35,19 @@ def traffic(layer_sizes: Sequence[int], share: float = 0.1) -> dict[str, Traffic
 
     Args:
         layer_sizes: parameters of each layer, n_l.
-        share: k / d.
+        share: k / d, in [0, 1].
+
+    Raises:
+        ConfigError: another ``share``.
 
     Example:
         >>> costs = traffic([288, 18_432, 1_605_632, 1_280])
         >>> f"{costs['FRL'].up / costs['FedAvg'].up - 1:.1%}"
         '-34.6%'
     """
-    d, bits = sum(layer_sizes), ranking_bits(layer_sizes)
+    if not 0 <= share <= 1:
+        raise ConfigError(f"share, the part of the parameters that top-k sends, must lie in [0, 1]; got {share}")
+    d, bits = sum(map(index, layer_sizes)), ranking_bits(layer_sizes)
     k = math.floor(share * d + 0.5)
     return {
         "FedAvg": Traffic(32 * d, 32 * d, 32 * d),

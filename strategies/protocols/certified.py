@@ -151,15 +151,16 @@ def spread_matrix(num_learners: int, shifts: Sequence[int]) -> Integers:
             ``random.Random(1000000207).sample(range(num_learners), d)``.
 
     Raises:
-        ConfigError: no learner, no shift, or two that are equal.
+        ConfigError: no learner, no shift, two that are equal, or numbers that are no integers.
 
     Example:
         >>> spread_matrix(3, [0, 2]).tolist()
         [[0, 2], [1, 0], [2, 1]]
     """
-    if num_learners < 1 or not len(shifts):
-        raise ConfigError(f"a spread needs num_learners >= 1 and a shift; got {num_learners} and {list(shifts)}")
-    places: Integers = np.asarray(shifts, dtype=np.int64) % num_learners
+    count, given = np.asarray(num_learners), np.asarray(shifts)
+    if count.dtype.kind not in "iu" or num_learners < 1 or not given.size or given.dtype.kind not in "iu":
+        raise ConfigError(f"a spread needs integers, num_learners >= 1 and a shift; got {num_learners} and {list(shifts)}")
+    places: Integers = given.astype(np.int64) % num_learners
     if len(np.unique(places)) != len(places):
         raise ConfigError(f"shifts must be different modulo {num_learners}; got {list(shifts)}")
     return (np.arange(num_learners)[:, None] + places) % num_learners

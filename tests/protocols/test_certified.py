@@ -233,6 +233,8 @@ VOTES, LOGITS, SPREAD = [[0, 1, 1]], [[[1.0, 0.0]] * 3], spread_matrix(3, [0])
         (lambda: spread_matrix(6, [1, 7]), r"different modulo 6; got \[1, 7\]"),
         (lambda: spread_matrix(6, []), "a shift; got 6"),
         (lambda: spread_matrix(0, [1]), "num_learners >= 1"),
+        (lambda: spread_matrix(6.0, [1]), r"needs integers.*got 6.0 and \[1\]"),
+        (lambda: spread_matrix(6, [1.5]), r"needs integers.*got 6 and \[1.5\]"),
     ],
 )
 def test_what_cannot_be_counted_is_refused(call: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -86,6 +87,7 @@ def test_what_is_left_out_is_truncated_as_floats_are() -> None:
     assert int(frl_mask(torch.arange(10.0), 0.9).sum()) == 10
     assert int(frl_mask(torch.arange(10.0), 0.6).sum()) == 6
     assert int(frl_mask(torch.arange(7.0), 0.5).sum()) == 4
+    assert int(frl_mask(torch.arange(7.0), np.float32(0.5)).sum()) == 4
 
 
 @pytest.mark.parametrize("sparsity", [0, -0.1, 1.01, float("nan"), True, "0.5"])
@@ -146,6 +148,7 @@ def test_sums_of_positions_are_exact() -> None:
 
 def test_bits() -> None:
     assert ranking_bits([1]) == 0
+    assert ranking_bits(np.array([288, 10])) == 288 * 9 + 10 * 4
     assert ranking_bits([2]) == 2
     assert ranking_bits([3, 4, 5]) == 3 * 2 + 4 * 2 + 5 * 3
     assert ranking_bits(LENET) == 288 * 9 + 18_432 * 15 + 1_605_632 * 21 + 1_280 * 11
@@ -159,6 +162,13 @@ def test_traffic() -> None:
     assert costs["FRL"] == (4 * 2 + 12 * 4, 56, 512)
     assert costs["SignSGD"] == (16, 16, 512)
     assert costs["top-k"] == (4 * (32 + 4), 512, None)
+    assert traffic(np.array([4, 12]), share=0.25) == costs
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_is_one(share: float) -> None:
+    with pytest.raises(ConfigError, match=r"share, the part of the parameters that top-k sends, must lie in \[0, 1\]; got"):
+        traffic([4, 12], share)
 
 
 def overlaps(mask_by: str) -> dict[int, float]:

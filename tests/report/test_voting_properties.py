@@ -111,6 +111,13 @@ def test_what_differs_by_rounding_is_tied():
     assert elect(arithmetic_mean, [[0.1, 0.2], [0.3, 0.0]]) == [0, 1]
 
 
+@pytest.mark.parametrize("rule", [condorcet, baldwin, threshold])
+def test_rules_that_name_winners_are_not_asked_for_scores(rule):
+    message = f"elect needs a rule that gives every model a score; {rule.__name__} names the winners itself"
+    with pytest.raises(ValueError, match=message):
+        elect(rule, SCORES)
+
+
 @pytest.mark.parametrize("rule", SCORING[:-1], ids=name_of)
 def test_many_tables_at_once(rule):
     tables = np.random.default_rng(0).integers(0, 6, (4, 3, 5, 7)).astype(float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,15 +13,24 @@ from fedagg.report.measures import Floats
 from fedagg.report.voting.ballots import ranks, read, settled, wins
 
 
-def elect(rule: Callable[..., Floats], scores: ArrayLike, weights: ArrayLike | None = None) -> list[int]:
+def elect(rule: Callable[..., Any], scores: ArrayLike, weights: ArrayLike | None = None) -> list[int]:
     """All models that have the highest score by ``rule``.
+
+    Raises:
+        ValueError: a rule that names winners itself.
 
     Example:
         >>> from fedagg.report.voting import plurality
         >>> elect(plurality, [[3, 1], [2, 2]])
         [0, 1]
     """
-    return _at_top(rule(scores, weights))
+    found = rule(scores, weights)
+    if not isinstance(found, np.ndarray):
+        name = getattr(rule, "__name__", rule)
+        raise ValueError(
+            f"elect needs a rule that gives every model a score; {name} names the winners itself, so call it alone"
+        )
+    return _at_top(found)
 
 
 def condorcet(scores: ArrayLike, weights: ArrayLike | None = None) -> list[int]:
