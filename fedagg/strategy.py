@@ -137,7 +137,7 @@ class Strategy(FlowerStrategy):
         if weighting is not None and mixing:
             raise ConfigError(
                 f"weighting={weighting} speaks of clients, but {', '.join(mixing)} leaves no row that stands for one; "
-                "use one or the other"
+                "use one or the other (strategy.weighting=null leaves out a strategy's own; strategy=mean is fedavg without)"
             )
         if weighting is not None and not self.rule.uses_weights:
             raise ConfigError(
