@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -66,8 +67,17 @@ class Pipeline:
         except TypeError as error:
             raise ConfigError(f"{self.rule!r} cannot be called: {error}") from error
         except ValueError as error:
-            hint = ". Lower f (or attack.fraction) or raise cohort" if "n=" in str(error) else ""
-            raise ConfigError(f"{error}{hint}") from error
+            raise ConfigError(f"{error}{self._advice(str(error), n)}") from error
+
+    def _advice(self, refusal: str, clients: int) -> str:
+        """Return what a refusal leaves unsaid: that rows are not clients, and what helps where they are too few for f."""
+        found = re.search(r"got n=(\d+)", refusal)
+        rows = int(found[1]) if found else clients
+        mixing = ", ".join(str(part) for part in self.pre_aggregators if not part.keeps_clients)
+        mixed = f" ({clients} clients became {rows} rows in {mixing})" if rows != clients and mixing else ""
+        asked = re.search(r"n >(=?) (\d*)f(?: \+ (\d+))?.*, f=(\d+)", refusal)
+        short = asked and rows < int(asked[2] or 1) * int(asked[4]) + int(asked[3] or 0) + (not asked[1])
+        return mixed + (". Lower f (or attack.fraction) or raise cohort" if short else "")
 
     @contextmanager
     def prepared(self, seed: int, round: int, found_out: int) -> Iterator[None]:

@@ -13,7 +13,7 @@ from fedagg.experiment import build
 from fedagg.hydra_app import compose, compose_with_choices
 from fedagg.pipeline import Pipeline
 from fedagg.results import run_id
-from strategies import ByExamples, Mean, Median
+from strategies import ByExamples, FlagAggregator, Mean, Median, MoNNA, MultiKrum, RobustLearningRate, Zeno
 from tests.running import SMALL
 
 
@@ -98,9 +98,32 @@ def test_attackers_who_were_found_out_lower_f_inside_other_rules_too() -> None:
 
 
 def test_a_bound_that_is_broken_says_which_numbers_to_change() -> None:
-    with pytest.raises(ConfigError, match=r"^Tolerant .* got n=5, f=3. Lower f \(or attack.fraction\) or raise cohort$"):
+    advice = r"Lower f \(or attack.fraction\) or raise cohort"
+    with pytest.raises(ConfigError, match=rf"^Tolerant .* got n=5, f=3 \(10 clients became 5 rows in Pairs\). {advice}$"):
         Pipeline((Pairs(),), Tolerant(f=3)).check(10, weights=False, trusted=False)
     Pipeline((Pairs(),), Tolerant(f=2)).check(10, weights=False, trusted=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "ends"),
+    [
+        (RobustLearningRate(theta=9), "got n=8, theta=9"),
+        (MultiKrum(f=1, m=9), "got n=8, f=1, m=9"),
+        (MoNNA(f=1, reference=8), "got n=8, f=1, reference=8"),
+        (MoNNA(f=4), "got n=8, f=4, reference=0. Lower f (or attack.fraction) or raise cohort"),
+        (FlagAggregator(r=9), "got n=8, d=8, r=9"),
+        (Zeno(f=8), "got n=8, f=8. Lower f (or attack.fraction) or raise cohort"),
+    ],
+    ids=str,
+)
+def test_no_other_bound_is_said_to_be_about_f(rule: Rule, ends: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Pipeline((), rule).check(8, weights=False, trusted=True)
+    assert str(caught.value).endswith(ends)
+
+
+def test_a_rule_that_weighs_clients_alike_takes_mixtures_of_them() -> None:
+    build(compose([*SMALL, "strategy=robust_learning_rate", "strategy.rule.theta=2", "pre_aggregators=bucketing"]))
 
 
 def test_a_weighting_bears_parts_that_keep_clients_apart_and_no_others() -> None:
@@ -137,7 +160,7 @@ def test_a_chain_is_part_of_a_runs_label_and_of_its_name() -> None:
             "pre_aggregators has no choice ark (did you mean arc?). Choices: arc, bucketing, nnm",
         ),
         (["pre_aggregators=nnm", "strategy=flwr_fedavg"], "pre_aggregators have no effect on flwr.serverapp.strategy.FedAvg"),
-        (["pre_aggregators=bucketing", "strategy=fedavg"], "weighting=ByExamples speaks of clients, but Bucketing"),
+        (["pre_aggregators=bucketing", "strategy=fedavg"], "strategy.weighting=null leaves out a strategy's own"),
     ],
 )
 def test_what_cannot_be_is_refused(overrides: list[str], message: str) -> None:
