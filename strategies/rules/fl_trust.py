@@ -33,7 +33,8 @@ class FLTrust(Rule):
     Bound: n >= 1 and a root update. However many rows are Byzantine, the result is no longer than g and at no
         obtuse angle to it.
     Cost: time O(n d), memory one block of columns in float64.
-    Differs from the source: where no row is trusted, which leaves 0/0 there, the result is g. A zero row has trust 0.
+    Differs from the source: where no row is trusted, which leaves 0/0 there, the result is g. A zero row has trust 0, and one
+        that the dtype cannot stretch to the length of g.
     Diagnostics: ``last_info`` holds ``trust`` [n] and ``client_weights`` [n], all 0 where ``fallback`` says so.
 
     Example:
@@ -85,7 +86,8 @@ class FLTrust(Rule):
             block = slice(start, start + COLUMNS)
             products += updates[:, block].double() @ root[block].double()
         length = row_norms(root[None])[0]
-        usable = (norms > 0) & (length > 0)
+        longest = torch.finfo(updates.dtype).max  # by which a row of this dtype can be stretched
+        usable = (norms > 0) & (length > 0) & (length <= norms * longest)
         trust = torch.where(usable, products / (norms * length), 0.0).clamp(0.0, 1.0)
         scaled = torch.where(trust > 0, trust * length / norms / trust.sum(), 0.0).to(updates.dtype)
         self.last_info["trust"] = trust

@@ -309,3 +309,13 @@ def test_tags():
     assert [str(rule) for rule in rules] == ["FLTrust", "FoolsGold-memory=False", "Zeno-2-rho=0.1"]
     assert repr(FLTrust(root_update=ONE)) == "FLTrust()"
     assert [set(rule.needs) for rule in rules] == [{"root_update"}, {"client_ids"}, {"loss"}]
+
+
+@pytest.mark.parametrize(("dtype", "short"), [(torch.float16, 1e-7), (torch.float32, 1e-45)])
+def test_fltrust_does_not_trust_a_row_too_short_to_be_stretched(dtype, short):
+    """Like a row of zeros: the other one, which points where g does, is all that counts."""
+    root = torch.tensor([10.0, 5.0], dtype=dtype)
+    rule = FLTrust()
+    result = rule(torch.stack([root, torch.full_like(root, short)]), root_update=root)
+    torch.testing.assert_close(result, root)
+    assert rule.last_info["trust"].tolist() == pytest.approx([1, 0])
