@@ -7,6 +7,7 @@ import pkgutil
 import re
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_commands_compose(command: str) -> None:
     if cfg.data._target_.endswith("fashion_mnist") and not Path(DEBIAN_FOLDER).exists():
         pytest.skip("needs the full data: apt-get install dataset-fashion-mnist")
     assert build(cfg).f >= 0
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_commands_of_pages_can_be_typed(page: Path) -> None:
+    """A word of ``fedagg run`` is a setting or an option; words that explain stand behind a #."""
+    for line in re.findall(r"^ *(fedagg run .*[^\\])$", page.read_text(), re.MULTILINE):
+        words = shlex.split(line, comments=True)[1:]
+        prose = [word for before, word in pairwise(words) if not (before.startswith("--") or "=" in word or word[0] in "-~")]
+        assert not prose, line
 
 
 def test_every_key_of_the_table_exists() -> None:
