@@ -235,6 +235,11 @@ weighting: {_target_: my_pkg.Agreeing, floor: 0.1}
 """
 
 
+def test_the_widths_of_resnet18_are_a_setting() -> None:
+    narrow = build(compose([*SMALL, "model=resnet18", "model.widths=[4,8]"])).clients.model
+    assert [module.out_channels for module in narrow.modules() if isinstance(module, nn.Conv2d)][-1] == 8
+
+
 def letters(dir: str | None = None) -> Dataset:
     """Rows of four numbers of characters, and the next one."""
     x = np.arange(240).reshape(60, 4) % 10
