@@ -6,7 +6,7 @@ Attacks", USENIX Security 2023.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -81,6 +81,11 @@ class FRL(Strategy):
             f"evaluate_every={self.evaluate_every}, seed={self.seed})"
         )
 
+    def configure_train(self, *args: Any, **kwargs: Any) -> Iterable[Any]:
+        """As always."""
+        self._metrics = {}
+        return super().configure_train(*args, **kwargs)
+
     def aggregate(self, cohort: Cohort) -> Tensor:
         """Return the elected scores [d], which the server takes as they are."""
         rankings, before = cohort.extras.get("rankings"), cohort.params
@@ -96,7 +101,7 @@ class FRL(Strategy):
         return elected
 
     def round_metrics(self) -> Mapping[str, float]:
-        """Return ``mask_changed``: the share of all edges that count since this round."""
+        """Return ``mask_changed``: the share of all edges that count since this round; nothing without a vote."""
         return self._metrics
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Federated Rank Learning: rankings, the vote, the mask, what they cost, and the server's half."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from fedagg.server_optimizers import FedAvgM
 from fedagg.testing import check_strategy
 from strategies import FRL, NNM, Mean, Uniform
 from strategies.protocols.frl import frl_mask, frl_rank, frl_vote, ranking_bits, traffic
+from tests.resume.parts import KillAfter, Killed
+from tests.running import run_into
 
 SCORES = [[0.9, 0.1, 0.5, -0.3, 0.4, -0.8], [0.7, 0.2, 0.6, -0.1, -0.5, 0.3], [0.8, -0.2, 0.1, 0.4, 0.5, -0.6]]
 RANKINGS = [[5, 3, 1, 4, 2, 0], [4, 3, 1, 5, 2, 0], [5, 1, 2, 3, 4, 0]]
@@ -222,6 +225,20 @@ def test_it_elects() -> None:
     assert elected.tolist() == pytest.approx(ELECTED)
     # before: edges 0, 3 and 5 count, then 0, 2 and 5
     assert strategy.round_metrics() == {"mask_changed": pytest.approx(1 / 6)}
+
+
+def test_a_round_without_a_vote_reports_none_and_a_resumed_run_writes_the_same(tmp_path: Path) -> None:
+    """Nobody can be reached in round 3, the first after the checkpoint."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("1,1,1,1,1,1\n1,0,1,0,1,0\n0,0,0,0,0,0\n1,1,1,1,1,1\n")
+    settings = ["strategy=frl", "local=edge_popup", "model=mlp_no_bias", "model.hidden=[8]", "rounds=4", "checkpoint.every=2"]
+    settings += ["participation=trace", f"participation.file={trace}"]
+    result, whole = run_into(tmp_path / "whole", *settings)
+    assert [number for number, _ in result.series("mask_changed", "server")] == [1, 2, 4]
+    with pytest.raises(Killed):
+        run_into(tmp_path / "killed", *settings, watch=lambda _: [KillAfter(3)])
+    _, resumed = run_into(tmp_path / "killed", *settings, resume=True)
+    assert (resumed.path / "metrics.csv").read_bytes() == (whole.path / "metrics.csv").read_bytes()
 
 
 def test_only_who_holds_the_scores_changes() -> None:
