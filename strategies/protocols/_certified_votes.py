@@ -121,13 +121,17 @@ def needed(lead: Integers, gains: Array) -> Integers:
     buckets = gains.shape[1]
     counting = np.min_scalar_type(buckets)
     result = np.where(lead > 0, buckets + 1, 0)
-    left, above = lead.copy(), np.zeros_like(lead)  # what is left of the lead, and how many buckets take more than ``gain``
-    for gain in range(int(gains.max(initial=0)), 0, -1):
+    most = int(gains.max(initial=0))
+    left = np.where(lead > buckets * most, 0, lead)  # of the lead; nobody needs to count where all buckets are too few
+    above = np.zeros_like(lead)  # how many buckets take more than ``gain``
+    for gain in range(most, 0, -1):
         these = (gains >= gain).sum(axis=1, dtype=counting).astype(np.int64) - above
         enough = (left > 0) & (left <= these * gain)
         result[enough] = (above - (-left // gain))[enough]
         left -= these * gain
         above += these
+        if left.max(initial=0) <= 0:  # mostly a few of the largest gains are enough
+            break
     return result
 
 
