@@ -59,6 +59,15 @@ def test_python_blocks_run(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "Agreeing" in namespace
 
 
+@pytest.mark.parametrize("page", ["certified", "frl", "voting"])
+def test_python_blocks_of_a_page_run(page: str) -> None:
+    namespace: dict[str, object] = {}
+    found = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.DOTALL)
+    assert found
+    for block in found:
+        exec(compile(block, f"{page}.md", "exec"), namespace)
+
+
 @pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines() if "fedagg run" in line])
 def test_commands_compose(command: str) -> None:
     overrides = [word for word in shlex.split(command)[2:] if word != "-m"]
