@@ -52,6 +52,16 @@ def test_rows_are_shared_out(partition):
 
 
 @needs_it
+def test_arguments_may_be_functions_and_arrays():
+    """Sizes as e^0 to e^4; and two labels a client, each label with two clients, ten rows each beforehand."""
+    sizes = flwr("IdToSizeFncPartitioner", partition_id_to_size_fn={"_target_": "numpy.exp", "_partial_": True})
+    assert [len(part) for part in sizes(np.repeat(np.arange(10), 50), 5, 0)] == [5, 15, 43, 117, 320]
+    shares = {"num_unique_labels_per_partition": 2, "preassigned_num_samples_per_label": 10}
+    drawn = flwr("DistributionPartitioner", distribution_array=[[1.0, 1.0]] * 10, **shares)
+    assert [len(part) for part in drawn(BALANCED, 10, 0)] == [len(BALANCED) // 10] * 10
+
+
+@needs_it
 def test_it_gets_the_seed_of_the_run():
     partition = flwr("PathologicalPartitioner", num_classes_per_partition=2)
     first, other = (counts_of(BALANCED, partition(BALANCED, 10, seed)) for seed in (0, 1))
@@ -77,6 +87,7 @@ def test_empty_clients_come_with_their_own_setting(toy):
         (flwr("DirichletPartitoner", alpha=1), "has no partitioner DirichletPartitoner (did you mean DirichletPartitioner?)"),
         (flwr("IidPartitioner", num_partitions=7), "makes 7 clients; population is 10"),
         (flwr("VerticalEvenPartitioner"), "divides columns"),
+        (flwr("VerticalSizePartitioner", partition_sizes=[1, 1]), "divides columns"),
         (flwr("PathologicalPartitioner", num_classes_per_partition=12), "12"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from fedagg.console import suggest
 from fedagg.data.partitions.contract import Indices, Labels, checked
 from fedagg.errors import ConfigError
+from fedagg.instantiate import class_of
 
 INSTALL = "pip install flwr-datasets"
 
@@ -57,8 +59,6 @@ class FlwrPartitioner:
             parts = [partitioner.load_partition(client) for client in range(num_clients)]
         except (TypeError, ValueError) as error:
             raise error if isinstance(error, ConfigError) else ConfigError(f"{self}: {error}") from error
-        if not all({"label", "row"} <= set(part.column_names) for part in parts):
-            raise ConfigError(f"{self} divides columns; clients here have rows")
         return [np.asarray(part["row"], dtype=np.int64) for part in parts]
 
     def _made(self, num_clients: int, seed: int) -> Any:
@@ -72,10 +72,23 @@ class FlwrPartitioner:
         cls = getattr(home, name, None)
         if cls is None:
             raise ConfigError(f"{module} has no partitioner {name}{suggest(name, vars(home))}")
+        if name.startswith("Vertical"):
+            raise ConfigError(f"{self} divides columns; clients here have rows")
         takes = inspect.signature(cls).parameters
-        given = {key: value for key, value in self.partitioner.items() if key != "_target_"}
+        given = {key: _value(value, takes.get(key)) for key, value in self.partitioner.items() if key != "_target_"}
         ours = {"num_partitions": num_clients, "partition_by": "label", "seed": seed}
         try:
             return cls(**{key: value for key, value in ours.items() if key in takes} | given)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{self}: {error}\n  {name} takes {', '.join(takes)}") from error
+
+
+def _value(given: Any, parameter: inspect.Parameter | None) -> Any:
+    """Return an argument as the partitioner wants it: a function for its ``_target_``, an array where the parameter is one."""
+    if isinstance(given, Mapping) and "_target_" in given:
+        called = class_of(given["_target_"], "partition.partitioner")
+        arguments = {key: value for key, value in given.items() if key not in ("_target_", "_partial_")}
+        return partial(called, **arguments) if given.get("_partial_") else called(**arguments)
+    if isinstance(given, list) and parameter is not None and "array" in str(parameter.annotation).lower():
+        return np.asarray(given)
+    return given
