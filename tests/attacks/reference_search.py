@@ -60,10 +60,10 @@ def published_gamma(feasible):
     return lamda_succ
 
 
-def fang_interval(column, b):
-    """The least and the largest value that may be sent for one coordinate."""
+def fang_interval(column, b, up=None):
+    """The least and the largest value that may be sent for one coordinate; ``up``: as if the mean had this sign."""
     low, high = min(column), max(column)
-    if math.fsum(column) >= 0:
+    if math.fsum(column) >= 0 if up is None else up:
         ends = (low / b, low) if low > 0 else (b * low, low)
     else:
         ends = (high, b * high) if high > 0 else (high, high / b)
