@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ class DBA(Attack):
     knowledge = "own"
     random = True
     distributed = True
+    exempt = MappingProxyType({"sends_own": "with gamma other than 1 it scales what its clients learnt"})
 
     target: int = 2
     fraction: float = 5 / 64

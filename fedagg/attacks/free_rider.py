@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -43,6 +44,7 @@ class FreeRider(Attack):
 
     knowledge = "history"
     random = True
+    exempt = MappingProxyType({"draws": "with std = 0 it adds no noise"})
 
     mode: Literal["zero", "last"] = "zero"
     std: float = 0.0

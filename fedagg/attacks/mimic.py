@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class Mimic(Attack):
 
     knowledge = "honest"
     random = True
+    exempt = MappingProxyType({"draws": "without a warm-up it draws nothing"})
 
     index: int = 0
     warmup: int = 0

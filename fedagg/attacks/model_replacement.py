@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class ModelReplacement(Carrier):
     """
 
     knowledge = "own"
+    exempt = MappingProxyType({"sends_own": "it scales what its clients learnt"})
 
     gamma: float | None = None
     backdoor: Attack | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ class Neurotoxin(Carrier):
     """
 
     knowledge = "history"
+    exempt = MappingProxyType({"sends_own": "it masks what its clients learnt"})
 
     ratio: float = 0.5
     backdoor: Attack | None = None

@@ -25,6 +25,8 @@ gone:
 
     check_rule(MyRule(), exempt={"equal_rows": "it returns signs"})
 
+A class may state the same of itself, in an attribute ``exempt``: also what it promises at some settings only.
+
 Inputs come from fixed seeds: ``rows(seed, n, d, ...)`` makes again what a message names.
 """
 
@@ -123,7 +125,8 @@ def checks_of(plugin: Any) -> Sequence[Check]:
 def parametrize_with_checks(objects: Iterable[Any]) -> pytest.MarkDecorator:
     """Decorate a test of the arguments ``plugin`` and ``check`` so that it runs once for every object and check.
 
-    The ids are like ``Krum-2-permutation``. An exempted check is a strict expected failure, so a stale exemption fails.
+    The ids are like ``Krum-2-permutation``. An exempted check is a strict expected failure, so a stale exemption fails; one
+    that the plug-in itself names is not strict.
 
     Args:
         objects: plug-ins of any kind; ``(plugin, exempt)`` for one with exemptions, as ``check_rule`` takes them.
@@ -140,12 +143,12 @@ def parametrize_with_checks(objects: Iterable[Any]) -> pytest.MarkDecorator:
     for given in objects:
         plugin, exempt = given if isinstance(given, tuple) else (given, {})
         checks = checks_of(plugin)
-        exempt, names = core.checked(exempt, checks), []
+        exempt, own, names = core.checked(exempt, checks), core.declared(plugin, checks), []
         for check in checks:
             if check.applies(plugin):
                 names.append(check.name)
-                reason = exempt.get(check.name)
-                marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True, raises=BrokenPromise)]
+                reason, strict = exempt.get(check.name, own.get(check.name)), check.name in exempt
+                marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=strict, raises=BrokenPromise)]
                 parameters.append(pytest.param(plugin, check, marks=marks, id=f"{plugin}-{check.name}"))
         idle = sorted(exempt.keys() - set(names))
         if idle:

@@ -102,29 +102,30 @@ def examine(plugin: Any, checks: Sequence[Check], exempt: Exempt | None = None) 
     Args:
         plugin: stays as it is.
         checks: those of its kind. Where the first does not hold, nothing else is tried: it would all come to the same.
-        exempt: check -> why the plug-in does not make that promise. One that it keeps all the same is reported as stale.
+        exempt: check -> why the plug-in does not make that promise. One that it keeps all the same is reported as stale, but
+            not one that its own ``exempt`` names: that may concern another setting.
 
     Raises:
         ConfigError: an exemption of an unknown check, or without a reason.
     """
-    exempt = checked(exempt or {}, checks)
+    exempt, own = checked(exempt or {}, checks), declared(plugin, checks)
     applying = [check for check in checks if check.applies(plugin)]
     outcomes = [
         Outcome(name, "stale", f"stale exemption: {plugin} does not promise this at all")
         for name in sorted(exempt.keys() - {check.name for check in applying})
     ]
     for check in applying:
-        outcomes.append(_outcome(check, plugin, exempt.get(check.name)))
+        outcomes.append(_outcome(check, plugin, exempt.get(check.name), own.get(check.name)))
         if check is checks[0] and outcomes[-1].failed:
             break
     return outcomes
 
 
-def _outcome(check: Check, plugin: Any, reason: str | None) -> Outcome:
+def _outcome(check: Check, plugin: Any, reason: str | None, own: str | None) -> Outcome:
     try:
         check(plugin)
     except BrokenPromise as broken:
-        return Outcome(check.name, "exempt" if reason else "broken", reason or str(broken))
+        return Outcome(check.name, "exempt" if reason or own else "broken", reason or own or str(broken))
     if reason is None:
         return Outcome(check.name, "kept", check.promise)
     return Outcome(check.name, "stale", f"stale exemption: it is kept on every input tried. The reason given was: {reason}")
@@ -139,6 +140,11 @@ def checked(exempt: Exempt, checks: Sequence[Check]) -> dict[str, str]:
         if not isinstance(reason, str) or not reason.strip():
             raise ConfigError(f"exempt: {name} needs a reason, a sentence for whoever reads it; got {reason!r}")
     return dict(exempt)
+
+
+def declared(plugin: Any, checks: Sequence[Check]) -> dict[str, str]:
+    """Return the exemptions that ``plugin`` itself names, as ``checked`` does."""
+    return checked(getattr(plugin, "exempt", {}), checks)
 
 
 # What checks are made of

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ class Bulyan(Rule):
     """
 
     invariances = frozenset({"translation", "scale"})
+    exempt = MappingProxyType({"modest": "from f = 3 on no two rows tie, and the order does not matter"})
 
     f: int
 

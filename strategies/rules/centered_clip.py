@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ class CenteredClip(Rule):
     """
 
     invariances = frozenset({"permutation", "orthogonal"})  # while the center is zero
+    exempt = MappingProxyType({"equal_rows": "it moves by at most tau a pass"})
 
     tau: float = 100.0
     L: int = 1

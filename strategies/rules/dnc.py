@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -57,6 +58,13 @@ class DnC(Rule):
 
     random = True
     invariances = frozenset({"permutation", "translation", "scale", "orthogonal"})  # the last where b >= d
+    exempt = MappingProxyType(
+        {
+            "draws": "with b >= d it looks at all coordinates",
+            "bounded": "with b < d a row far out along coordinates that were not drawn is not seen",
+            "orthogonal": "with b < d it draws coordinates, which a rotation mixes",
+        }
+    )
 
     f: int
     c: float = 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -59,6 +60,13 @@ class FlagAggregator(Rule):
 
     random = True
     invariances = frozenset({"permutation", "orthogonal"})  # with start="svd"
+    exempt = MappingProxyType(
+        {
+            "draws": "only a random start draws",
+            "equal_rows": "rows are brought to length 1",
+            "orthogonal": "a start other than svd does not turn with the rows",
+        }
+    )
 
     r: int | None = None
     lam: float = 0.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -54,6 +55,12 @@ class FoolsGold(Rule):
 
     invariances = frozenset({"permutation", "scale", "orthogonal"})
     needs = frozenset({"client_ids"})
+    exempt = MappingProxyType(
+        {
+            "equal_rows": "clients that send the same are sybils to it",
+            "common_part": "cosines of rows that point almost the same way differ by less than float32 can tell",
+        }
+    )
 
     memory: bool = True
     divide_by: Literal["alpha", "n", "one"] = "alpha"

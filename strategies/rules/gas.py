@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ class GAS(Rule):
 
     random = True
     invariances = frozenset({"permutation"})  # and of translation, scale and (p = 1) orthogonal those that ``rule`` has
+    exempt = MappingProxyType(
+        {
+            "draws": "with p >= d every coordinate is its own group",
+            "modest": "what more holds depends on the rule inside",
+        }
+    )
 
     f: int
     rule: Rule

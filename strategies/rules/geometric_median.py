@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -50,6 +51,7 @@ class GeometricMedian(Rule):
 
     uses_weights = True
     invariances = frozenset({"permutation", "translation", "orthogonal"})
+    exempt = MappingProxyType({"translation": "one that starts at zero and stops soon has not forgotten where it started"})
 
     nu: float = 1e-6
     T: int = 200

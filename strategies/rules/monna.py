@@ -6,6 +6,7 @@ Farhadkhani et al., "Robust Collaborative Learning with Linear Gradient Overhead
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -40,6 +41,7 @@ class MoNNA(Rule):
     """
 
     invariances = frozenset({"translation", "scale", "orthogonal"})
+    exempt = MappingProxyType({"bounded": "it believes the row `reference`, which must be honest"})
 
     f: int
     reference: int = 0

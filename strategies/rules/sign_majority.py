@@ -7,6 +7,7 @@ ICLR 2019.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -33,6 +34,7 @@ class SignMajority(Rule):
 
     coordinatewise = True
     invariances = frozenset({"permutation"})
+    exempt = MappingProxyType({"equal_rows": "it gives signs, not values"})
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the signs [d] of the majority."""

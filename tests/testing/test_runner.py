@@ -1,6 +1,7 @@
 """What authors call: objects in, one readable error out; exemptions; tests for pytest."""
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -138,10 +139,30 @@ def test_checks_have_distinct_names_and_say_what_is_promised(kind):
     assert all(check.promise.endswith(".") for check in checks)
 
 
+@dataclass(frozen=True)
+class SaysItGivesSigns(Signs):
+    exempt = {"equal_rows": "it gives signs", "scale": "at another setting"}  # noqa: RUF012
+
+
+class SaysNothingKnown(Signs):
+    exempt = {"equal_row": "it gives signs"}  # noqa: RUF012
+
+
+def test_a_class_may_state_its_exemptions():
+    check_rule(SaysItGivesSigns())
+    outcomes = {outcome.name: outcome for outcome in examine(SaysItGivesSigns())}
+    assert (outcomes["equal_rows"].result, outcomes["equal_rows"].detail) == ("exempt", "it gives signs")
+    assert all(outcome.result == "kept" for name, outcome in outcomes.items() if name != "equal_rows")
+    (found,) = [outcome for outcome in examine(SaysItGivesSigns(), {"equal_rows": "signs"}) if outcome.name == "equal_rows"]
+    assert found.detail == "signs"
+    with pytest.raises(ConfigError, match=r"exempt: no check equal_row \(did you mean equal_rows\?\)"):
+        examine(SaysNothingKnown())
+
+
 # For pytest
 
 
-@parametrize_with_checks([TrimmedMean(f=2), IPM(), ByExamples(), (Signs(), {"equal_rows": "signs"})])
+@parametrize_with_checks([TrimmedMean(f=2), IPM(), ByExamples(), (Signs(), {"equal_rows": "signs"}), SaysItGivesSigns()])
 def test_contract(plugin, check):
     check(plugin)
 
