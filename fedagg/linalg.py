@@ -54,6 +54,13 @@ def _mean(updates: Tensor) -> Tensor:
     return (total / len(updates)).to(updates.dtype)
 
 
+def wide_sum(updates: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return what ``weighted_sum`` does, for finite rows whose partial sums leave the range of their dtype; it is slower."""
+    largest = updates.abs().amax().double()
+    total = [weighted_sum(updates[:, block].double() / largest, weights) * largest for block in _blocks(updates)]
+    return torch.cat(total).to(updates.dtype)
+
+
 def weighted_sums(updates: Tensor, coefficients: Tensor) -> Tensor:
     """Return ``coefficients @ updates`` with the precision of ``weighted_sum``.
 

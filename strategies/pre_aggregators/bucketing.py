@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedagg import PreAggregator
 from fedagg.contracts import private_generator
-from fedagg.linalg import weighted_sum
+from fedagg.linalg import weighted_sum, wide_sum
 from strategies.rules._finite import all_finite, refuse_non_finite
 
 
@@ -65,4 +65,5 @@ class Bucketing(PreAggregator):
                 mean.copy_(weighted_sum(updates[rows]))
         if not all_finite(means):
             refuse_non_finite(self, updates)
+            means = torch.stack([wide_sum(updates[rows]) for rows in torch.split(order, self.s)])
         return means

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedagg import Rule
-from fedagg.linalg import weighted_sum
+from fedagg.linalg import weighted_sum, wide_sum
 from strategies.rules._finite import all_finite, refuse_non_finite
 
 
@@ -47,4 +47,5 @@ class Mean(Rule):
         total = weighted_sum(updates, weights)
         if not all_finite(total):
             refuse_non_finite(self, updates)
+            total = wide_sum(updates, weights)
         return total

@@ -5,7 +5,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from strategies import MeaMed, Phocas, TrimmedMean
+from strategies import Bucketing, MeaMed, Mean, Phocas, TrimmedMean
 from strategies.rules import _sorted_columns
 from strategies.rules._sorted_columns import mean_of_nearest, sorted_columns
 
@@ -98,3 +98,12 @@ def test_bounds(rule):
         rule(f=-1)(torch.zeros(4, 3))
     assert rule(f=2)(torch.ones(5, 3)).tolist() == [1.0, 1.0, 1.0]
     assert rule(f=1)(torch.zeros(5, 0)).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_mean_of_large_rows_does_not_overflow(dtype):
+    """Three rows of 0.9 of the largest number: their sum is 2.7 of it, their mean is one of them."""
+    large = 0.9 * torch.finfo(dtype).max
+    rows = torch.tensor([[large, -large, 1.0]] * 3, dtype=dtype)
+    for result in (Mean()(rows), Mean()(rows, torch.full((3,), 1 / 3)), Bucketing(s=3)(rows)[0]):
+        torch.testing.assert_close(result, rows[0], rtol=1e-6 if dtype != torch.float16 else 2e-3, atol=1e-6 * large)

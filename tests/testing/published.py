@@ -1,6 +1,6 @@
 """One row or more for every published method: arguments that make it, and the promises that it does not make with them.
 
-A method that is named in ``strategies.__all__`` or ``fedagg.attacks.__all__`` and has no row here fails a test, and so does a row
+A method that is named in ``strategies.__all__`` or ``fedagg.attacks.__all__`` and has no row here fails a test. So does a row
 that does not name just what is exempted with it: what a class says of itself holds at some of its settings only.
 """
 
