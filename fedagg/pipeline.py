@@ -40,10 +40,13 @@ class Pipeline:
 
     def context(self, cohort: Cohort, rows: int) -> dict[str, Any]:
         """Return what else the rule needs of ``cohort``, of whose clients ``rows`` rows are left, as far as it is there."""
-        context: dict[str, Any] = {}
-        if "client_ids" in self.rule.needs:
+        if any(_follows_clients(part) for part in _with_inner(self.rule)):
+            if mixing := ", ".join(str(part) for part in self.pre_aggregators if not part.keeps_clients):
+                raise ValueError(f"{self.rule} follows clients, but {mixing} leaves no row that stands for one")
             if rows != cohort.n:
                 raise ValueError(f"{self.rule} follows clients, but {cohort.n} of them became {rows} rows before it saw them")
+        context: dict[str, Any] = {}
+        if "client_ids" in self.rule.needs:
             context["client_ids"] = cohort.client_ids
         if cohort.trusted is not None and "root_update" in self.rule.needs:
             context["root_update"] = cohort.trusted.root_update()
@@ -99,6 +102,10 @@ class Pipeline:
                         stack.callback(object.__setattr__, inner, "f", f)
                         object.__setattr__(inner, "f", max(0, f - found_out))
             yield
+
+
+def _follows_clients(part: Any) -> bool:
+    return isinstance(part, Rule) and (part.follows_clients or "client_ids" in part.needs)
 
 
 def _with_inner(part: Any) -> Iterator[Any]:

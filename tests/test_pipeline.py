@@ -13,7 +13,20 @@ from fedagg.experiment import build
 from fedagg.hydra_app import compose, compose_with_choices
 from fedagg.pipeline import Pipeline
 from fedagg.results import run_id
-from strategies import ByExamples, FlagAggregator, Mean, Median, MoNNA, MultiKrum, RobustLearningRate, Zeno
+from strategies import (
+    GAS,
+    NNM,
+    Bucketing,
+    ByExamples,
+    FlagAggregator,
+    FoolsGold,
+    Mean,
+    Median,
+    MoNNA,
+    MultiKrum,
+    RobustLearningRate,
+    Zeno,
+)
 from tests.running import SMALL
 
 
@@ -167,3 +180,11 @@ def test_what_cannot_be_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(compose([*SMALL, *overrides]))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("s", [1, 2])  # s = 1 shuffles: as many rows as clients, and none in its place
+@pytest.mark.parametrize("rule", [MoNNA(f=1), GAS(f=1, rule=MoNNA(f=1)), FoolsGold()], ids=str)
+def test_a_rule_that_follows_clients_is_refused_behind_buckets(rule: Rule, s: int) -> None:
+    with pytest.raises(ConfigError, match=r"follows clients, but Bucketing.* leaves no row that stands for one"):
+        Strategy(rule, pre_aggregators=[Bucketing(s=s)], cohort=10).check(10)
+    Strategy(rule, pre_aggregators=[NNM(f=1)], cohort=10).check(10)

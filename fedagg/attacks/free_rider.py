@@ -28,7 +28,8 @@ class FreeRider(Attack):
     with every entry drawn independently.
 
     Args:
-        mode: "zero" returns the model as it came; "last" repeats what the server did last.
+        mode: "zero" returns the model as it came, for which no history is needed, so the instance's ``knowledge`` then reads
+            "own"; "last" repeats what the server did last.
         std: size of the noise, a disguise. With 0 all rows are equal.
         generator: source of the noise. None: the engine lends one from the seed tree, and a direct call uses seed 0 each time.
 
@@ -55,6 +56,8 @@ class FreeRider(Attack):
             raise ValueError(f"FreeRider needs mode in ['zero', 'last']; got {self.mode!r}")
         if not 0 <= self.std < math.inf:
             raise ValueError(f"FreeRider needs a finite std >= 0; got std={self.std}")
+        if self.mode == "zero":
+            object.__setattr__(self, "knowledge", "own")  # on this instance; the class still says what the most needs
 
     def __call__(
         self,

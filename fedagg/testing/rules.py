@@ -32,7 +32,7 @@ def declarations(rule: Any) -> None:
     for attribute, known in (("invariances", INVARIANCES), ("needs", NEEDS)):
         for name in getattr(rule, attribute):
             demand(name in known, f"{attribute}: no {name!r}{suggest(str(name), known)}; there are {', '.join(known)}")
-    for flag in ("associative", "coordinatewise", "uses_weights", "random"):
+    for flag in ("associative", "coordinatewise", "uses_weights", "random", "follows_clients"):
         demand(isinstance(getattr(rule, flag), bool), f"{flag} must be True or False; got {getattr(rule, flag)!r}")
 
 

@@ -40,6 +40,7 @@ class MoNNA(Rule):
         tensor([1.6250, 1.6250])
     """
 
+    follows_clients = True
     invariances = frozenset({"translation", "scale", "orthogonal"})
     exempt = MappingProxyType({"bounded": "it believes the row `reference`, which must be honest"})
 

@@ -195,7 +195,7 @@ def test_an_attack_looks_at_what_it_says_and_at_nothing_else(attack):
         assert not torch.equal(seen[0], seen[1])
 
 
-@pytest.mark.parametrize("attack", [a for a in ATTACKS if a.knowledge == "history" and a != FreeRider()], ids=str)
+@pytest.mark.parametrize("attack", [a for a in ATTACKS if a.knowledge == "history"], ids=str)
 def test_history_matters(attack):
     context = everything_known(2, 20)
     first_round = attack(normal(6, 20), 2, **{**context, "last_delta": None})
@@ -224,6 +224,7 @@ def test_knowledge():
         "own",
         "own",
     ]
+    assert [a.knowledge for a in (FreeRider(mode="last"), FreeRider(), FreeRider(std=0.1))] == ["history", "own", "own"]
     assert SignFlip.knowledge == "honest"  # an instance that knows less does not change the class
     assert {cls for cls in methods if cls.random} == {DBA, Backdoor, FangTrimmedMean, FreeRider, GaussianNoise, Mimic}
     assert {cls for cls in methods if cls.distributed} == {DBA}

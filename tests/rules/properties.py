@@ -55,15 +55,22 @@ def inside_the_honest_hull(rule, honest, byzantine):
     assert (result <= honest.amax(0) + slack).all()
 
 
-def bounded_under_attack(rule, honest, f, size=1e30):
-    """However the f rows are placed far out, the result is no longer than an honest row can be."""
+def attacked(honest, f, size=1e30):
+    """The rows with f more, however these are placed far out."""
     d = honest.shape[1]
     signs = torch.ones(f, d, dtype=honest.dtype)
     signs[1::2] = -1
     for rows in (torch.ones(f, d), signs, torch.eye(f, d)):
         far = size * rows.to(honest.dtype)
-        for updates in (torch.cat([honest, far]), torch.cat([far, honest])):
-            assert torch.linalg.vector_norm(rule(updates)) <= d**0.5 * torch.linalg.vector_norm(honest, dim=1).max()
+        yield torch.cat([honest, far])
+        yield torch.cat([far, honest])
+
+
+def bounded_under_attack(rule, honest, f):
+    """However the f rows are placed far out, the result is no longer than an honest row can be."""
+    longest = honest.shape[1] ** 0.5 * torch.linalg.vector_norm(honest, dim=1).max()
+    for updates in attacked(honest, f):
+        assert torch.linalg.vector_norm(rule(updates)) <= longest
 
 
 def inputs_untouched(rule, updates):

@@ -1,5 +1,6 @@
 """Which rule declares what, and what ``fedagg.testing`` does not try: rules without f under attack, near rows, tags."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,13 @@ from strategies import (
     CAF,
     CGE,
     FLAME,
+    GAS,
     MDA,
     SMEA,
     Bulyan,
+    CenteredClip,
     DnC,
+    FLTrust,
     GeometricMedian,
     Krum,
     MeaMed,
@@ -26,6 +30,7 @@ from strategies import (
     Phocas,
     RobustLearningRate,
     SignGuard,
+    SignMajority,
     TrimmedMean,
 )
 
@@ -90,6 +95,29 @@ def test_what_the_class_declares_is_what_is_expected(rule):
     assert rule.invariances == invariances
     for flag in ("associative", "coordinatewise", "uses_weights", "random"):
         assert getattr(rule, flag) == (flag in promises)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [CenteredClip(tau=1.0, L=3), SignMajority(), FLTrust(), GAS(f=F, rule=Median()), GAS(F, Krum(F), p=2)],
+    ids=str,
+)
+@quickly
+@given(honest=matrices(least_n=F + 5, most_n=9))
+def test_bounded_by_what_they_say_while_f_rows_are_at_1e30(rule, honest):
+    """GAS by honest rows, FLTrust by the root update, the others by constants: L steps of tau, and sqrt(d) for d signs."""
+    d = honest.shape[1]
+    root = honest.mean(dim=0)
+    longest = {
+        CenteredClip: 3.0,
+        SignMajority: d**0.5,
+        FLTrust: float(root.norm()),
+        GAS: d**0.5 * float(honest.norm(dim=1).max()),
+    }[type(rule)]
+    if isinstance(rule, FLTrust):
+        rule = FLTrust(root_update=root)
+    for updates in properties.attacked(honest, F):
+        assert torch.linalg.vector_norm(copy.deepcopy(rule)(updates)) <= longest * (1 + 1e-9)
 
 
 @having("hull")
