@@ -22,6 +22,7 @@ TABLES = {
     "rules_two_threads": "Rules, two threads",
     "fedau": "FedAU's counters",
     "fedlaw": "FedLAW's server",
+    "votes": "Elections",
     "memory": "Peak memory",
     "leak": "Memory over 200 rounds",
     "sweep": "A sweep of 60 runs",
