@@ -70,8 +70,8 @@ class Rule(_Named, ABC):
         coordinatewise: each coordinate depends on its own column only, so column blocks may be processed apart.
         uses_weights: the ``weights`` argument has an effect.
         random: draws from ``self.generator``.
-        follows_clients: the row at some place is a certain client's, so every row must stand for one. Goes without saying where
-            it needs "client_ids".
+        follows_clients: the row at some place is a certain client's, so every row must stand for one. Goes without saying
+            where it needs "client_ids".
         invariances: which of "permutation", "translation", "scale", "orthogonal" hold.
         needs: what else of the cohort the call and ``client_weights`` take by keyword. "client_ids": the client behind each
             row, ascending. "root_update" [d] and "loss" ([d] -> float, at the parameters plus that step) come from examples

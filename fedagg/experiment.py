@@ -25,6 +25,7 @@ from fedagg.data import Dataset, Population
 from fedagg.data.proxy import take_from_test
 from fedagg.disk import Lock
 from fedagg.errors import ConfigError, FedaggError
+from fedagg.fitting import check_attack
 from fedagg.grid import Adversary, Availability, Faults, Sanitize, SimulationGrid
 from fedagg.grid.base import layers
 from fedagg.grid.clients import ClientGrid
@@ -37,7 +38,7 @@ from fedagg.provenance import describe_machine, parameters_hash, save_model
 from fedagg.results import RunDirectory, check_same, differences, read_run
 from fedagg.settings import check_numbers, implied_f, trusted_examples
 from fedagg.signals import Interrupted, StopOnSignal
-from fedagg.strategy import AnyStrategy, Strategy, check_attack
+from fedagg.strategy import AnyStrategy, Strategy
 from fedagg.trackers.tracking import Tracking
 
 logger = logging.getLogger(__name__)

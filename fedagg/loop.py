@@ -22,11 +22,12 @@ from fedagg.clients import Clients
 from fedagg.clients.app import bytes_of_arrays, metric_record, records_of
 from fedagg.contracts import REPORTS
 from fedagg.errors import FedaggError
+from fedagg.fitting import check_attack, check_halves
 from fedagg.grid.adversary import Adversary
 from fedagg.grid.base import SimulationGrid, WorldGrid, ensure_identity, known, layers
 from fedagg.params import Layout, ModelRecord
 from fedagg.saving import Unsavable, restore, state_of
-from fedagg.strategy import Strategy, check_attack, check_halves
+from fedagg.strategy import Strategy
 from fedagg.trust import trust
 
 logger = logging.getLogger(__name__)

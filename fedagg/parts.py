@@ -15,10 +15,11 @@ from fedagg.clients import Clients, TrustedExamples
 from fedagg.contracts import REPORTS, Attack, Weighting, cohort_size
 from fedagg.data import Dataset, Population
 from fedagg.errors import ConfigError
+from fedagg.fitting import check_halves
 from fedagg.grid.availability import Participation
 from fedagg.instantiate import class_of, make
 from fedagg.settings import implied_f
-from fedagg.strategy import AnyStrategy, Strategy, check_halves
+from fedagg.strategy import AnyStrategy, Strategy
 
 
 def make_participation(cfg: DictConfig, population: Population) -> Participation:
