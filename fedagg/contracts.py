@@ -17,6 +17,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from numbers import Integral
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -86,6 +87,9 @@ class Rule(_Named, ABC):
     invariances: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset()
 
+    def __post_init__(self) -> None:
+        check_integers(self)
+
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the aggregate [d] of ``updates`` [n, d]."""
         client_weights = getattr(self, "client_weights", None)
@@ -109,6 +113,9 @@ class PreAggregator(_Named, ABC):
 
     keeps_clients: ClassVar[bool] = True
     random: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_integers(self)
 
     @abstractmethod
     def __call__(self, updates: Tensor) -> Tensor:
@@ -195,6 +202,27 @@ def cohort_size(attack: Attack, n: int) -> dict[str, Any]:
 def private_generator(source: torch.Generator | None) -> torch.Generator:
     """Return ``source``, or a fresh generator with seed 0: what a direct call of a random plug-in draws from."""
     return torch.Generator().manual_seed(0) if source is None else source
+
+
+def check_rows(plugin: object, updates: Tensor) -> tuple[int, int]:
+    """Return n and d of ``updates``; ``ValueError`` unless they are [n, d] of floating-point numbers."""
+    if updates.ndim != 2 or not updates.is_floating_point():
+        found = f"{updates.dtype} of shape {list(updates.shape)}"
+        raise ValueError(f"{type(plugin).__name__} needs updates [n, d] of floating-point numbers; got {found}")
+    return updates.shape[0], updates.shape[1]
+
+
+def check_integers(plugin: object) -> None:
+    """Make ``int`` of the fields of a dataclass that are said to be; ``ValueError`` where one is no integer."""
+    for field in dataclasses.fields(plugin) if dataclasses.is_dataclass(plugin) else ():
+        value = getattr(plugin, field.name)
+        optional = field.type in ("int | None", int | None)
+        if field.type not in ("int", int) and (not optional or value is None):
+            continue
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            wanted = f"an integer {field.name}{', or None' if optional else ''}"
+            raise ValueError(f"{type(plugin).__name__} needs {wanted}; got {field.name}={value!r}")
+        object.__setattr__(plugin, field.name, int(value))
 
 
 def check_attack_input(honest: Tensor, f: int) -> None:

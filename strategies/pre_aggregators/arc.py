@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedagg import PreAggregator
+from fedagg.contracts import check_rows
 from fedagg.linalg import row_norms
 from strategies.pre_aggregators._clip import clipped
 from strategies.rules._finite import refuse_non_finite
@@ -39,7 +40,7 @@ class ARC(PreAggregator):
 
     def __call__(self, updates: Tensor) -> Tensor:
         """Return the clipped rows [n, d]."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         if not 0 <= 2 * self.f < n:
             raise ValueError(f"ARC needs f >= 0 and n >= 2f + 1 (Allouah et al. 2024); got n={n}, f={self.f}")
         norms = row_norms(updates)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedagg import PreAggregator
-from fedagg.contracts import private_generator
+from fedagg.contracts import check_rows, private_generator
 from fedagg.linalg import weighted_sum, wide_sum
 from strategies.rules._finite import all_finite, refuse_non_finite
 
@@ -46,12 +46,13 @@ class Bucketing(PreAggregator):
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.s < 1:
             raise ValueError(f"Bucketing needs s >= 1 (Karimireddy et al. 2022); got s={self.s}")
 
     def __call__(self, updates: Tensor) -> Tensor:
         """Return the means of the buckets [ceil(n / s), d]."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         if n == 0:
             raise ValueError("Bucketing needs n >= 1; got n=0")
         source = private_generator(self.generator)

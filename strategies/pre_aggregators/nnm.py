@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedagg import PreAggregator
+from fedagg.contracts import check_rows
 from fedagg.linalg import weighted_sums
 from strategies.rules._distances import checked_distances
 
@@ -43,7 +44,7 @@ class NNM(PreAggregator):
 
     def __call__(self, updates: Tensor) -> Tensor:
         """Return the mixed rows [n, d]."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         if not 0 <= 2 * self.f < n:
             raise ValueError(f"NNM needs f >= 0 and n >= 2f + 1 (Allouah et al. 2023); got n={n}, f={self.f}")
         distances, usable = checked_distances(self, updates)

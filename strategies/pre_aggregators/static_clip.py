@@ -12,6 +12,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from fedagg import PreAggregator
+from fedagg.contracts import check_rows
 from fedagg.linalg import row_norms
 from strategies.pre_aggregators._clip import clipped
 from strategies.rules._finite import refuse_non_finite
@@ -43,12 +44,14 @@ class StaticClip(PreAggregator):
     c: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.c < math.inf:
             raise ValueError(f"StaticClip needs a finite c > 0; got c={self.c}")
 
     def __call__(self, updates: Tensor) -> Tensor:
         """Return the clipped rows [n, d]."""
-        if len(updates) == 0:
+        n, _ = check_rows(self, updates)
+        if n == 0:
             raise ValueError("StaticClip needs n >= 1; got n=0")
         norms = row_norms(updates)
         if not norms.isfinite().all():

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedagg.contracts import check_rows
 from fedagg.linalg import squared_distances
 from strategies.rules._finite import refuse_non_finite
 
@@ -37,7 +38,7 @@ def krum_scores(rule: object, updates: Tensor, f: int, neighbours: Neighbours, p
     Returns:
         [n] float64; not finite for a row whose distances overflow.
     """
-    n = updates.shape[0]
+    n, _ = check_rows(rule, updates)
     if f < 0 or n < 2 * f + 3:
         needs = "f >= 0 and n >= 2f + 3" if f < 0 else "n >= 2f + 3"
         raise ValueError(f"{type(rule).__name__} needs {needs} (Blanchard et al. 2017); got n={n}, f={f}")

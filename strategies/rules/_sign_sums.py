@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedagg.contracts import check_rows
 from fedagg.linalg import COLUMNS
 from strategies.rules._norms import finite_norms
 
@@ -14,7 +15,7 @@ def sign_sums(rule: object, updates: Tensor) -> Tensor:
 
     Raises ``ValueError`` where there is no row, or a row that is not fit to be used.
     """
-    n, d = updates.shape
+    n, d = check_rows(rule, updates)
     if n == 0:
         raise ValueError(f"{type(rule).__name__} needs n >= 1; got n=0")
     finite_norms(rule, updates)

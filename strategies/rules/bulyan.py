@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._distances import checked_distances
 from strategies.rules._krum_scores import least_rows
 from strategies.rules._sorted_columns import mean_of_nearest, midpoint, sorted_columns
@@ -52,7 +53,7 @@ class Bulyan(Rule):
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the mean [d] of the selected rows around their median."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         if self.f < 0 or n < 4 * self.f + 3:
             needs = "f >= 0 and n >= 4f + 3" if self.f < 0 else "n >= 4f + 3"
             raise ValueError(f"Bulyan needs {needs} (El Mhamdi et al. 2018); got n={n}, f={self.f}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._distances import checked_distances
 
 UNMOVED = 1e-6  # a part of a weight that is not worth waiting for
@@ -51,7 +52,7 @@ class CAF(Rule):
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: c_i / sum c of the pass with the least eigenvalue."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         if not 0 <= 2 * self.f < n:
             raise ValueError(f"CAF needs f >= 0 and n >= 2f + 1 (Allouah et al. 2025); got n={n}, f={self.f}")
         every, usable = checked_distances(self, updates)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import row_norms, weighted_sums
 from strategies.rules._norms import clip_factors, finite_norms
 
@@ -56,12 +57,13 @@ class CenteredClip(Rule):
     _center: Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.tau < math.inf or self.L < 1:
             raise ValueError(f"CenteredClip needs a finite tau > 0 and L >= 1; got tau={self.tau}, L={self.L}")
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the new center [d]."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         if n == 0:
             raise ValueError("CenteredClip needs n >= 1; got n=0")
         if self._center is not None and self._center.shape != (d,):

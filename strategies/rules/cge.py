@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import row_norms
 from strategies.rules._finite import refuse_non_finite
 from strategies.rules._krum_scores import equal_weights, least_rows
@@ -46,7 +47,7 @@ class CGE(Rule):
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: 1/(n - f) for the rows with the least norms, 0 for the others."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         if not 0 <= 2 * self.f < n:
             raise ValueError(f"CGE needs f >= 0 and n >= 2f + 1 (Gupta et al. 2020); got n={n}, f={self.f}")
         scores = row_norms(updates).square()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
-from fedagg.contracts import private_generator
+from fedagg.contracts import check_rows, private_generator
 from fedagg.linalg import centred_gram, squared_distances
 from strategies.rules._fallback import report_fallback
 from strategies.rules._krum_scores import equal_weights
@@ -73,12 +73,13 @@ class DnC(Rule):
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.c < math.inf or self.T < 1 or self.b < 1:
             raise ValueError(f"DnC needs a finite c >= 0, T >= 1 and b >= 1; got c={self.c}, T={self.T}, b={self.b}")
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: equal weights for the rows kept by every draw, 0 for the others."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         dropped = math.floor(round(self.c * self.f, 9))
         if self.f < 0 or n < 2 * self.f + 1 or dropped >= n:
             needs = "f >= 0, n >= 2f + 1 and floor(c f) < n (Shejwalkar and Houmansadr 2021)"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import COLUMNS, row_norms
 from strategies.rules._fallback import report_fallback
 from strategies.rules._norms import finite_norms
@@ -69,13 +70,14 @@ class FLTrust(Rule):
 
     def _root(self, updates: Tensor, given: Tensor | Callable[[], Tensor] | None) -> Tensor:
         """Return g [d], checked; dtype and device of ``updates``."""
+        _, d = check_rows(self, updates)
         given = self.root_update if given is None else given
         if given is None:
             raise ValueError("FLTrust needs root_update, what the server learned from examples it trusts; it was not given")
         root = given if isinstance(given, Tensor) else given()
         if root.shape != updates.shape[1:] or not bool(root.isfinite().all()):
             shape = list(root.shape)
-            raise ValueError(f"FLTrust needs a finite root_update of shape [d={updates.shape[1]}]; got {shape}")
+            raise ValueError(f"FLTrust needs a finite root_update of shape [d={d}]; got {shape}")
         return root.detach().to(updates.device, updates.dtype)
 
     def _weights(self, updates: Tensor, root: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
-from fedagg.contracts import private_generator
+from fedagg.contracts import check_rows, private_generator
 from fedagg.linalg import COLUMNS, gram, weighted_sum
 from strategies.rules._norms import finite_norms, resolution
 
@@ -75,6 +75,7 @@ class FlagAggregator(Rule):
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.start not in ("svd", "axes", "random"):
             raise ValueError(f"FlagAggregator needs start in ['svd', 'axes', 'random']; got {self.start!r}")
         if not 0 <= self.lam < math.inf or self.iters < 0:
@@ -82,7 +83,7 @@ class FlagAggregator(Rule):
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the part [d] of the sum of directions that lies in the subspace, divided by r."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         r = min((n + 2) // 2, d) if self.r is None else self.r
         if not 1 <= r <= n:
             raise ValueError(f"FlagAggregator needs 1 <= r <= n (Almasi et al. 2024); got n={n}, r={r}")

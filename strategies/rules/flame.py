@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
-from fedagg.contracts import private_generator
+from fedagg.contracts import check_rows, private_generator
 from fedagg.linalg import gram
 from strategies.rules._fallback import report_fallback
 from strategies.rules._norms import clip_factors, cosines, finite_norms, resolution
@@ -61,6 +61,7 @@ class FLAME(Rule):
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.lam < math.inf:
             raise ValueError(f"FLAME needs a finite lam >= 0; got lam={self.lam}")
 
@@ -82,7 +83,7 @@ class FLAME(Rule):
         """Return the client weights, and the median norm."""
         from sklearn.cluster import HDBSCAN  # takes a second
 
-        n = updates.shape[0]
+        n, _ = check_rows(self, updates)
         if n < 3:
             raise ValueError(f"FLAME needs n >= 3 (Nguyen et al. 2022); got n={n}")
         norms = finite_norms(self, updates)

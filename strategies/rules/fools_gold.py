@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import gram
 from strategies.rules._fallback import report_fallback
 from strategies.rules._norms import cosines, finite_norms, resolution
@@ -67,6 +68,7 @@ class FoolsGold(Rule):
     _history: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.divide_by not in ("alpha", "n", "one"):
             raise ValueError(f"FoolsGold needs divide_by in ['alpha', 'n', 'one']; got {self.divide_by!r}")
 
@@ -97,7 +99,7 @@ class FoolsGold(Rule):
 
     def _sums(self, updates: Tensor, client_ids: Sequence[int] | None) -> Tensor:
         """Return the histories [n, d] with ``updates`` added; ``updates`` itself without memory."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         ids = range(n) if client_ids is None else client_ids
         if n == 0 or len(ids) != n or len(set(ids)) != n:
             raise ValueError(f"FoolsGold needs n >= 1 rows and a client id for each; got n={n}, client_ids={list(ids)}")

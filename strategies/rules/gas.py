@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule, rng
-from fedagg.contracts import private_generator
+from fedagg.contracts import check_rows, private_generator
 from fedagg.linalg import COLUMNS
 from strategies.rules._krum_scores import equal_weights
 from strategies.rules._norms import finite_norms
@@ -65,6 +65,7 @@ class GAS(Rule):
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.rule, Rule):
             raise ValueError(f"GAS needs a rule to split for; got rule={self.rule!r}")
         if hasattr(self.rule, "state_dict") or self.rule.needs:
@@ -74,7 +75,7 @@ class GAS(Rule):
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: 1/(n - f) for the rows closest to what ``rule`` made of their groups, 0 for the others."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         if self.f < 0 or n < 2 * self.f + 1:
             raise ValueError(f"GAS needs f >= 0 and n >= 2f + 1 (Liu et al. 2023); got n={n}, f={self.f}")
         finite_norms(self, updates)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import gram, row_norms
 from strategies.rules._distances import checked_distances
 
@@ -59,6 +60,7 @@ class GeometricMedian(Rule):
     start: Literal["mean", "zero"] = "mean"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (0 < self.nu < math.inf and self.T >= 1 and self.tol >= 0):
             raise ValueError(f"GeometricMedian needs nu > 0, T >= 1, tol >= 0; got nu={self.nu}, T={self.T}, tol={self.tol}")
         if self.start not in ("mean", "zero"):
@@ -66,7 +68,7 @@ class GeometricMedian(Rule):
 
     def client_weights(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return [n]: the w of the last pass, which sum to 1."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         if n == 0:
             raise ValueError("GeometricMedian needs n >= 1; got n=0")
         importance = torch.ones(n, dtype=torch.float64) if weights is None else weights.detach().cpu().double()

@@ -48,6 +48,7 @@ class Krum(Rule):
     power: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_variant(self, self.neighbours, self.power)
 
     def client_weights(self, updates: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._distances import checked_distances
 from strategies.rules._krum_scores import equal_weights
 from strategies.rules._subsets import check_subsets
@@ -51,7 +52,7 @@ class MDA(Rule):
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: 1/(n - f) for the rows of the narrowest subset, 0 for the others."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         check_subsets(self, n, self.f, self.max_subsets, "El Mhamdi et al. 2020")
         squares = checked_distances(self, updates)[0].cpu()
         first, second = torch.triu_indices(n, n, 1)

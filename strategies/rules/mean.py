@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import weighted_sum, wide_sum
 from strategies.rules._finite import all_finite, refuse_non_finite
 
@@ -44,6 +45,7 @@ class Mean(Rule):
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the weighted sum [d] of ``updates`` [n, d]."""
+        check_rows(self, updates)
         total = weighted_sum(updates, weights)
         if not all_finite(total):
             refuse_non_finite(self, updates)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._sorted_columns import sorted_columns
 
 
@@ -44,12 +45,13 @@ class Median(Rule):
     even: Literal["midpoint", "lower"] = "midpoint"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.even not in ("midpoint", "lower"):
             raise ValueError(f"Median needs even in ['midpoint', 'lower']; got {self.even!r}")
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the median [d] of ``updates`` [n, d]."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         if n == 0:
             raise ValueError("Median needs n >= 1; got n=0")
         lower = (n - 1) // 2

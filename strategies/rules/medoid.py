@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._distances import checked_distances
 from strategies.rules._krum_scores import equal_weights, least_rows
 
@@ -41,7 +42,8 @@ class Medoid(Rule):
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: 1 for the row with the least sum of distances, 0 for the others."""
-        if len(updates) == 0:
+        n, _ = check_rows(self, updates)
+        if n == 0:
             raise ValueError("Medoid needs n >= 1; got n=0")
         distances, usable = checked_distances(self, updates)
         scores = distances.sqrt().masked_fill(~usable, 0.0).sum(dim=1).masked_fill(~usable, math.inf)

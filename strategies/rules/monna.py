@@ -11,6 +11,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import row_norms
 from strategies.rules._finite import refuse_non_finite
 from strategies.rules._krum_scores import equal_weights, least_rows
@@ -49,7 +50,7 @@ class MoNNA(Rule):
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: 1/(n - f) for the rows nearest to the reference, 0 for the others."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         if not 0 <= 2 * self.f < n or not 0 <= self.reference < n:
             raise ValueError(
                 f"MoNNA needs f >= 0, n >= 2f + 1 and 0 <= reference < n (Farhadkhani et al. 2023); "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._krum_scores import Neighbours, check_variant, equal_weights, krum_scores, least_rows
 
 
@@ -51,11 +52,12 @@ class MultiKrum(Rule):
     power: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_variant(self, self.neighbours, self.power)
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: 1/m for the m rows with the least scores, 0 for the others."""
-        n = updates.shape[0]
+        n, _ = check_rows(self, updates)
         scores = krum_scores(self, updates, self.f, self.neighbours, self.power)
         m = n - self.f if self.m is None else self.m
         if not 1 <= m <= n:

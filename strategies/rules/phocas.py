@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._sorted_columns import mean_of_nearest, sorted_columns
 
 
@@ -44,7 +45,7 @@ class Phocas(Rule):
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the mean around the trimmed mean [d] of ``updates`` [n, d]."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         if not 0 <= 2 * self.f < n:
             raise ValueError(f"Phocas needs f >= 0 and n >= 2f + 1 (Xie et al. 2018); got n={n}, f={self.f}")
         result = torch.empty(d, dtype=updates.dtype, device=updates.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import weighted_sum
 from strategies.rules._sign_sums import sign_sums
 
@@ -47,7 +48,7 @@ class RobustLearningRate(Rule):
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the weighted sum [d], turned where the clients disagree."""
-        n = updates.shape[0]
+        n, _ = check_rows(self, updates)
         if not 0 <= self.theta <= n:
             raise ValueError(f"RobustLearningRate needs 0 <= theta <= n (Ozdayi et al. 2021); got n={n}, theta={self.theta}")
         agreed = sign_sums(self, updates).abs_() >= self.theta

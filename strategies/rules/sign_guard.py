@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
-from fedagg.contracts import private_generator
+from fedagg.contracts import check_rows, private_generator
 from fedagg.linalg import COLUMNS
 from strategies.rules._fallback import report_fallback
 from strategies.rules._norms import clip_factors, finite_norms
@@ -56,13 +56,14 @@ class SignGuard(Rule):
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.low < self.high or not 0 < self.fraction <= 1:
             given = f"low={self.low}, high={self.high}, fraction={self.fraction}"
             raise ValueError(f"SignGuard needs 0 <= low < high and 0 < fraction <= 1; got {given}")
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: the clip factor divided by how many rows are kept; 0 for the others."""
-        n = updates.shape[0]
+        n, _ = check_rows(self, updates)
         if n < 2:
             raise ValueError(f"SignGuard needs n >= 2 (Xu et al. 2022); got n={n}")
         norms = finite_norms(self, updates)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._distances import checked_distances
 from strategies.rules._krum_scores import equal_weights
 from strategies.rules._subsets import check_subsets, subsets
@@ -52,7 +53,7 @@ class SMEA(Rule):
 
     def client_weights(self, updates: Tensor) -> Tensor:
         """Return [n]: 1/(n - f) for the rows of the subset with the least top eigenvalue, 0 for the others."""
-        n = len(updates)
+        n, _ = check_rows(self, updates)
         check_subsets(self, n, self.f, self.max_subsets, "Allouah et al. 2023")
         distances = checked_distances(self, updates)[0]
         size = n - self.f

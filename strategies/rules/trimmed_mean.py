@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._sorted_columns import sorted_columns
 
 
@@ -43,7 +44,7 @@ class TrimmedMean(Rule):
 
     def __call__(self, updates: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the trimmed mean [d] of ``updates`` [n, d]."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         if not 0 <= 2 * self.f < n:
             raise ValueError(f"TrimmedMean needs f >= 0 and n >= 2f + 1 (Yin et al. 2018); got n={n}, f={self.f}")
         result = torch.empty(d, dtype=updates.dtype, device=updates.device)

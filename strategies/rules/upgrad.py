@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from fedagg.linalg import gram
 from strategies.rules._norms import finite_norms
 
@@ -52,6 +53,7 @@ class UPGrad(Rule):
     reg_eps: float = 1e-4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (0 <= self.norm_eps < math.inf and 0 <= self.reg_eps < math.inf):
             given = f"norm_eps={self.norm_eps}, reg_eps={self.reg_eps}"
             raise ValueError(f"UPGrad needs a finite norm_eps >= 0 and reg_eps >= 0; got {given}")
@@ -64,7 +66,7 @@ class UPGrad(Rule):
         """Return w [n]."""
         from scipy.optimize import nnls  # takes a while
 
-        n = updates.shape[0]
+        n, _ = check_rows(self, updates)
         pref = (1 / n,) * n if self.pref is None and n else self.pref
         if n == 0 or pref is None or len(pref) != n:
             raise ValueError(f"UPGrad needs n >= 1 rows and a preference for each; got n={n}, pref={self.pref}")

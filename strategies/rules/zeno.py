@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedagg import Rule
+from fedagg.contracts import check_rows
 from strategies.rules._krum_scores import equal_weights
 from strategies.rules._norms import finite_norms
 
@@ -53,12 +54,13 @@ class Zeno(Rule):
     loss: Callable[[Tensor], float] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (0 <= self.rho < math.inf and 0 < self.gamma < math.inf):
             raise ValueError(f"Zeno needs a finite rho >= 0 and gamma > 0; got rho={self.rho}, gamma={self.gamma}")
 
     def client_weights(self, updates: Tensor, *, loss: Callable[[Tensor], float] | None = None) -> Tensor:
         """Return [n]: 1/(n - f) for the rows of highest score, 0 for the others."""
-        n, d = updates.shape
+        n, d = check_rows(self, updates)
         loss = self.loss if loss is None else loss
         if loss is None:
             raise ValueError("Zeno needs loss, a function of a step on examples that the server trusts; it was not given")

@@ -1,9 +1,15 @@
 """Settings that cannot work raise, and the message says what was required, what was found, and who says so."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
+import strategies
+from fedagg import PreAggregator, Rule
 from strategies import Krum, Mean, Median, MultiKrum, TrimmedMean
+from tests.testing.published import PUBLISHED
 
 
 @pytest.mark.parametrize(
@@ -78,3 +84,37 @@ def test_rows_whose_distances_overflow_are_never_picked(rule):
         MultiKrum(f=1, m=7)(updates)
     with pytest.raises(ValueError, match="fewer than"):
         rule(1e200 * updates[[0, 1, 3, 4, 5, 6]])
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: strategies.TrimmedMean(1.0), "TrimmedMean needs an integer f; got f=1.0"),
+        (lambda: strategies.Krum("1"), "Krum needs an integer f; got f='1'"),
+        (lambda: strategies.MDA(f=True), "MDA needs an integer f; got f=True"),
+        (lambda: strategies.MultiKrum(1, m=2.0), "MultiKrum needs an integer m, or None; got m=2.0"),
+        (lambda: strategies.Bucketing(1.5), "Bucketing needs an integer s; got s=1.5"),
+        (lambda: strategies.GAS(1, strategies.Median(), p=2.5), "GAS needs an integer p; got p=2.5"),
+        (lambda: strategies.CenteredClip(L=1.5), "CenteredClip needs an integer L; got L=1.5"),
+    ],
+)
+def test_what_is_no_integer_is_refused_by_name(make, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        make()
+
+
+def test_integers_of_numpy_are_integers():
+    assert repr(strategies.MultiKrum(np.int64(1), m=np.int32(2))) == repr(strategies.MultiKrum(1, m=2))
+
+
+MADE = [made.plugin for made in PUBLISHED if made.name in strategies.__all__]
+ROW_WISE = [plugin for plugin in MADE if isinstance(plugin, Rule | PreAggregator)]
+
+
+@pytest.mark.parametrize("plugin", ROW_WISE, ids=str)
+def test_rows_of_another_shape_or_kind_are_refused(plugin):
+    for updates in (torch.ones(7), torch.ones(7, 2, 2), torch.ones(7, 2, dtype=torch.int64)):
+        context = {"root_update": torch.ones(2), "loss": float} if isinstance(plugin, Rule) else {}
+        found = re.escape(f"got {updates.dtype} of shape {list(updates.shape)}")
+        with pytest.raises(ValueError, match=rf"^{type(plugin).__name__} needs updates \[n, d\] of floating-point.*{found}"):
+            plugin(updates, **{name: context[name] for name in context if name in plugin.needs})
