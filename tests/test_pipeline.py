@@ -124,7 +124,7 @@ def test_a_bound_that_is_broken_says_which_numbers_to_change() -> None:
         (MultiKrum(f=1, m=9), "got n=8, f=1, m=9"),
         (MoNNA(f=1, reference=8), "got n=8, f=1, reference=8"),
         (MoNNA(f=4), "got n=8, f=4, reference=0. Lower f (or attack.fraction) or raise cohort"),
-        (FlagAggregator(r=9), "got n=8, d=8, r=9"),
+        (FlagAggregator(r=9), "got n=8, r=9"),
         (Zeno(f=8), "got n=8, f=8. Lower f (or attack.fraction) or raise cohort"),
     ],
     ids=str,
