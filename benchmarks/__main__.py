@@ -20,6 +20,7 @@ TABLES = {
     "batched": "Many clients at once",
     "rules": "Rules",
     "rules_two_threads": "Rules, two threads",
+    "rules_memory": "Memory of rules at the size of a ResNet-18",
     "fedau": "FedAU's counters",
     "fedlaw": "FedLAW's server",
     "votes": "Elections",

@@ -20,6 +20,7 @@ from torch import Tensor
 import strategies as s
 from benchmarks.machine import describe
 from benchmarks.peers.rules import peers
+from fedagg import PreAggregator, Rule
 
 REPEATS, SECONDS, N, D, F, SMALL_F = 7, 10.0, 50, 200_000, 10, 2
 COPY, GRAM = "copy", "Gram product"
@@ -36,10 +37,9 @@ GOALS = {  # at most so many times this floor
 }
 
 
-def ours(updates: Tensor) -> dict[str, Callable[[], object]]:
-    """Return what to time, by class; the few that are there twice say why."""
-    root = updates.mean(dim=0)
-    methods = [
+def methods(root: Tensor) -> list[Rule | PreAggregator]:
+    """Return every rule and pre-aggregator; the server's own update is ``root`` [d]."""
+    return [
         *(s.Mean(), s.Median(), s.TrimmedMean(F), s.MeaMed(F), s.Phocas(F)),
         *(s.Krum(F), s.MultiKrum(F), s.Bulyan(F), s.Medoid(), s.GeometricMedian()),
         *(s.MDA(SMALL_F), s.SMEA(SMALL_F), s.CAF(F), s.CGE(F), s.MoNNA(F)),
@@ -48,8 +48,12 @@ def ours(updates: Tensor) -> dict[str, Callable[[], object]]:
         *(s.FlagAggregator(), s.UPGrad()),
         *(s.NNM(F), s.Bucketing(s=2), s.StaticClip(c=100.0), s.ARC(F)),
     ]
+
+
+def ours(updates: Tensor) -> dict[str, Callable[[], object]]:
+    """Return what to time, by class; the few that are there twice say why."""
     calls: dict[str, Callable[[], object]] = {
-        type(method).__name__: lambda method=method: method(updates) for method in methods
+        type(method).__name__: lambda method=method: method(updates) for method in methods(updates.mean(dim=0))
     }
     three = s.GeometricMedian(nu=0.1, T=3, tol=0.0, start="zero")
     return {**calls, "GeometricMedian, 3 passes": lambda: three(updates)}
