@@ -126,7 +126,7 @@ def test_weights_of_the_geometric_median():
     for bad in ([0.0, 0.0, 0.0], [1.0, -1.0, 3.0], [float("nan"), 1.0, 1.0]):
         with pytest.raises(ValueError, match="weights >= 0 that are not all 0"):
             GeometricMedian()(updates, torch.tensor(bad))
-    with pytest.raises(ValueError, match=r"\[n=3\]; got \[2\]"):
+    with pytest.raises(ValueError, match=r"\[3\], one for each row; got \[2\]"):
         GeometricMedian()(updates, torch.ones(2))
 
 
