@@ -67,7 +67,10 @@ def test_a_lost_node_changes_nothing() -> None:
 
 
 def test_no_cluster_to_join() -> None:
+    """Ray looks for its own processes; another test may be running some."""
     code = """
+import ray._private.services as services
+services._find_address_from_flag = lambda flag: set()
 from fedagg.errors import ConfigError
 from fedagg.grid.ray import RayGrid
 from flwr.clientapp import ClientApp
