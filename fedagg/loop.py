@@ -288,7 +288,7 @@ class _Loop:
         done.arrays = arrays if new is None else new
         server = {"asked": float(asked), "answered": float(answered), **traffic, **self.grid.round_info()}
         if isinstance(self.strategy, Strategy):
-            server |= self.strategy.round_metrics()
+            server |= self.strategy.round_metrics
         for name, value in (metrics or {}).items():
             if isinstance(value, int | float):
                 split = "server" if name in REPORTED_BY_SERVER and isinstance(self.strategy, Strategy) else "train"
@@ -297,7 +297,7 @@ class _Loop:
             weights: dict[int, float] = getattr(self.strategy, "last_info", {}).get("client_weights", {})
             server |= trust(weights, self.grid.byzantine)
         done.rows += [(number, "server", None, name, value) for name, value in server.items()]
-        for name, values in self.strategy.client_metrics().items() if isinstance(self.strategy, Strategy) else ():
+        for name, values in self.strategy.client_metrics.items() if isinstance(self.strategy, Strategy) else ():
             done.rows += [(number, "server", client, name, value) for client, value in values.items()]
 
     def _evaluate_on_clients(self, done: Round) -> None:

@@ -48,7 +48,7 @@ class Strategy(FlowerStrategy):
     A round is: choose clients, send the model, turn valid replies into a ``Cohort``, then
     ``pre_aggregators`` ([n, d] -> [n', d]), ``weighting`` (cohort -> w [n]), ``rule`` ((U, w) -> delta [d]) and
     ``server_optimizer`` ((params, delta) -> params). A method that is more than these overrides ``aggregate``, and of
-    ``broadcast``, ``idle``, ``evaluated``, ``round_metrics``, ``client_metrics`` and the two of its state what else it needs.
+    ``broadcast``, ``idle``, ``evaluated`` and the two of its state what else it needs.
 
     A reply is used only if its arrays have the right names and shapes, every float is finite and it claims a finite number of
     examples >= 0. What is dropped is counted and named in ``last_info["rejected"]``; rows that are not finite are also counted
@@ -74,6 +74,9 @@ class Strategy(FlowerStrategy):
         shared: names of settings that both halves have and that must agree.
         payload: what clients send and are sent. Where it is rankings, ``extras["rankings"]`` of a cohort holds them, [n, d]
             int32, one permutation for each layer; its ``updates`` are zeros, and ``layers`` says where layers lie.
+        round_metrics: name -> value, recorded of the round beside what every strategy records. ``aggregate`` fills it; every
+            round begins with none.
+        client_metrics: name -> client id -> value, the same of single clients.
         reachability: [N], the probability with which each client takes part, where it is known and an oracle asks for it.
     """
 
@@ -102,6 +105,8 @@ class Strategy(FlowerStrategy):
         self.server_optimizer = server_optimizer or Step()
         self.cohort, self.trusted, self.evaluate_every, self.seed = cohort, trusted, evaluate_every, seed
         self.last_info: dict[str, Any] = {}
+        self.round_metrics: dict[str, float] = {}
+        self.client_metrics: dict[str, dict[int, float]] = {}
         mixing = [str(part) for part in self.pre_aggregators if not part.keeps_clients]
         if weighting is not None and mixing:
             raise ConfigError(
@@ -150,14 +155,6 @@ class Strategy(FlowerStrategy):
     def buffers(self, merged: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return ``float_buffers`` [b] and ``int_buffers`` [c] of the new model; over the clients they are ``merged``."""
         return merged
-
-    def round_metrics(self) -> Mapping[str, float]:
-        """Return what is to be recorded of the last round, beside what every strategy records."""
-        return {}
-
-    def client_metrics(self) -> Mapping[str, Mapping[int, float]]:
-        """Return what is to be recorded of single clients in the last round: name -> client id -> value."""
-        return {}
 
     @property
     def layers(self) -> list[slice]:
@@ -220,6 +217,7 @@ class Strategy(FlowerStrategy):
         """Choose the cohort from the seed tree and send it the model."""
         self._layout = self._layout or known(grid).layout or Layout.of_arrays(arrays)
         self._round, self._state = server_round, self._layout.read(arrays)
+        self.round_metrics, self.client_metrics = {}, {}
         self._trusted = None if self.trusted is None else self.trusted(self._state, server_round)
         known_grid = known(grid)
         reachable, self._population = known_grid.get_node_ids(), known_grid.population

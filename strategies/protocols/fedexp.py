@@ -5,7 +5,7 @@ Jhunjhunwala, Wang, Joshi, "FedExP: Speeding Up Federated Averaging via Extrapol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class FedExP(Strategy):
         >>> strategy = FedExP(eps=1e-3)
         >>> strategy.aggregate(cohort)
         tensor([3.0556, 1.5278])
-        >>> round(strategy.round_metrics()["eta_g"], 4)
+        >>> round(strategy.round_metrics["eta_g"], 4)
         30.5556
     """
 
@@ -60,37 +60,28 @@ class FedExP(Strategy):
             )
         self.eta_max, self.eps = eta_max, eps
         self._previous: Tensor | None = None
-        self._eta: float | None = None  # of this round
 
     def __repr__(self) -> str:
         return f"FedExP(eta_max={self.eta_max}, eps={self.eps}, {super().__repr__().removeprefix('Strategy(')}"
 
-    def configure_train(self, *args: Any, **kwargs: Any) -> Iterable[Any]:
-        """As always."""
-        self._eta = None
-        return super().configure_train(*args, **kwargs)
-
     def aggregate(self, cohort: Cohort) -> Tensor:
-        """Return the aggregate [d], made longer."""
+        """Return the aggregate [d], made longer; ``round_metrics`` holds eta as ``eta_g``."""
         delta = super().aggregate(cohort)
         squares = row_norms(cohort.updates).square()
         given = torch.full_like(squares, 1 / cohort.n) if self._weights is None else self._weights.to(squares)
         total = given.sum()
         spread = given @ squares / total
         eta = max(1.0, float(spread / (2 * ((delta.double() / total).square().sum() + self.eps))))
-        self._eta = eta if self.eta_max is None else min(eta, self.eta_max)
+        eta = eta if self.eta_max is None else min(eta, self.eta_max)
+        self.round_metrics["eta_g"] = eta
         self._previous = cohort.params.clone()
-        return (self._eta * delta.double()).to(delta.dtype)
+        return (eta * delta.double()).to(delta.dtype)
 
     def evaluated(self, params: Tensor) -> Tensor:
         """Return the mean [d] of the last two iterates; of the first there is only one."""
         if self._previous is None:
             return params
         return torch.lerp(params, self._previous.to(params.device), 0.5)
-
-    def round_metrics(self) -> Mapping[str, float]:
-        """Return ``eta_g``, by which the aggregate of the round was multiplied; nothing where there was none."""
-        return {} if self._eta is None else {"eta_g": self._eta}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the parts and the last iterate."""

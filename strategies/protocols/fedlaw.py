@@ -105,8 +105,6 @@ class FedLAW(Strategy):
         self.model, self.proxy = model, None if proxy is None else checked(proxy)
         self.batch_size, self.batch_norm, self.generator = batch_size, batch_norm, generator
         self._tried: ProxyModel | None = None
-        self._metrics: dict[str, float] = {}
-        self._shares: dict[int, float] = {}
         self._warned = False
 
     def __repr__(self) -> str:
@@ -121,7 +119,6 @@ class FedLAW(Strategy):
 
     def configure_train(self, server_round: int, *args: Any, **kwargs: Any) -> Iterable[Any]:
         """As always; raises ``ConfigError`` if there is no model or no proxy, or if the one does not fit the other."""
-        self._metrics, self._shares = {}, {}
         messages = super().configure_train(server_round, *args, **kwargs)
         assert self._state is not None
         self._on_proxy(self._state.params)
@@ -164,14 +161,6 @@ class FedLAW(Strategy):
         own = self._tried.buffers() if self._tried is not None and self.batch_norm == "refresh" else None
         return merged if own is None else own
 
-    def round_metrics(self) -> Mapping[str, float]:
-        """Return the coefficients of the round in a few numbers, what they did on the proxy, and how clients agreed."""
-        return self._metrics
-
-    def client_metrics(self) -> Mapping[str, Mapping[int, float]]:
-        """Return ``lambda``, the share of every client of the round; nothing behind a pre-aggregator."""
-        return {"lambda": self._shares} if self._shares else {}
-
     def _on_proxy(self, params: Tensor) -> ProxyModel:
         missing = [name for name, given in (("model", self.model), ("proxy", self.proxy)) if given is None]
         if self.model is None or self.proxy is None:
@@ -191,8 +180,8 @@ class FedLAW(Strategy):
         self._weights = lam if len(lam) == cohort.n else None  # the clients' float buffers count as much
         self.last_info |= {"lam": by_row, "gamma": gamma, "proxy_loss_before": before, "proxy_loss_after": after}
         if alone:
-            self.last_info["client_weights"] = self._shares = by_row
-        self._metrics = {
+            self.last_info["client_weights"] = self.client_metrics["lambda"] = by_row
+        self.round_metrics |= {
             "gamma": gamma,
             "lambda_min": float(shares.min()),
             "lambda_max": float(shares.max()),
@@ -203,4 +192,4 @@ class FedLAW(Strategy):
         }
         if cohort.n > 1:
             cosines = coherence(cohort.updates).double()
-            self._metrics["coherence"] = float((cosines.sum() - cohort.n) / (cohort.n * (cohort.n - 1)))
+            self.round_metrics["coherence"] = float((cosines.sum() - cohort.n) / (cohort.n * (cohort.n - 1)))

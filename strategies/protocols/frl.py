@@ -6,7 +6,7 @@ Attacks", USENIX Security 2023.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,7 +73,6 @@ class FRL(Strategy):
         super().__init__(**engine, server_optimizer=_AsElected())
         self.sparsity, self.rank_by, self.mask_by = sparsity, rank_by, mask_by
         self._initial: Tensor | None = None  # [d], the scores of each layer at the start of the run, ascending
-        self._metrics: dict[str, float] = {}
 
     def __repr__(self) -> str:
         return (
@@ -81,13 +80,11 @@ class FRL(Strategy):
             f"evaluate_every={self.evaluate_every}, seed={self.seed})"
         )
 
-    def configure_train(self, *args: Any, **kwargs: Any) -> Iterable[Any]:
-        """As always."""
-        self._metrics = {}
-        return super().configure_train(*args, **kwargs)
-
     def aggregate(self, cohort: Cohort) -> Tensor:
-        """Return the elected scores [d], which the server takes as they are."""
+        """Return the elected scores [d], which the server takes as they are.
+
+        ``round_metrics`` holds, as ``mask_changed``, the share of all edges that count since this round.
+        """
         rankings, before = cohort.extras.get("rankings"), cohort.params
         if rankings is None:
             raise ValueError("FRL needs the clients' rankings in extras['rankings']; clients train with EdgePopup")
@@ -97,12 +94,8 @@ class FRL(Strategy):
         initial = self._initial.to(before)
         elected = torch.cat([frl_vote(rankings[:, layer], initial[layer]) for layer in layers])
         changed = sum(int((self._mask(elected[layer]) & ~self._mask(before[layer])).sum()) for layer in layers)
-        self._metrics = {"mask_changed": changed / len(elected)}
+        self.round_metrics["mask_changed"] = changed / len(elected)
         return elected
-
-    def round_metrics(self) -> Mapping[str, float]:
-        """Return ``mask_changed``: the share of all edges that count since this round; nothing without a vote."""
-        return self._metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the parts and the initial scores."""

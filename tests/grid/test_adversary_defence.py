@@ -155,7 +155,7 @@ def test_a_trial_leaves_nothing_behind(population: Population, model: nn.Module,
         grid = Adversary(LocalGrid(clients), Prober(), 1 / 3, defence=strategy if asks else None)
         torch.manual_seed(7)
         run(grid, strategy, model, rounds=3, seed=1)
-        seen.append((strategy.state_dict(), strategy.last_info, dict(strategy.round_metrics()), torch.random.get_rng_state()))
+        seen.append((strategy.state_dict(), strategy.last_info, dict(strategy.round_metrics), torch.random.get_rng_state()))
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
 
 

@@ -66,8 +66,8 @@ def test_one_client() -> None:
     torch.testing.assert_close(delta, gamma * (cohort.params + cohort.updates[0]) - cohort.params)
     assert gamma != 1.0
     assert strategy.last_info["lam"] == {1: 1.0}
-    assert "coherence" not in strategy.round_metrics()
-    assert strategy.round_metrics()["lambda_entropy"] == 0.0
+    assert "coherence" not in strategy.round_metrics
+    assert strategy.round_metrics["lambda_entropy"] == 0.0
 
 
 def test_what_it_reports() -> None:
@@ -75,7 +75,7 @@ def test_what_it_reports() -> None:
     cohort = cohort_of(model)
     strategy = FedLAW(model, proxy(), epochs=3, batch_size=8)
     strategy.aggregate(cohort)
-    metrics, lam = strategy.round_metrics(), list(strategy.last_info["lam"].values())
+    metrics, lam = strategy.round_metrics, list(strategy.last_info["lam"].values())
     assert metrics["lambda_min"] == min(lam)
     assert metrics["lambda_max"] == max(lam)
     assert metrics["lambda_entropy"] == pytest.approx(-sum(share * math.log(share) for share in lam))
@@ -154,7 +154,7 @@ def test_a_client_that_is_far_out_does_not_make_the_model_nan(caplog: pytest.Log
             delta = strategy.aggregate(cohort)
     assert torch.isfinite(delta).all()
     torch.testing.assert_close(delta, torch.tensor([0.3, 0.1, 0.2, 0.4]) @ cohort.updates)
-    assert strategy.round_metrics()["learning_steps"] == 0
+    assert strategy.round_metrics["learning_steps"] == 0
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     clients = {"float_buffers": torch.zeros(12), "int_buffers": torch.tensor([1])}
     assert torch.isfinite(strategy.buffers(clients)["float_buffers"]).all()
@@ -166,7 +166,7 @@ def test_a_last_step_out_of_range_is_taken_back(caplog: pytest.LogCaptureFixture
     cohort = Cohort(1, [3, 7], torch.tensor([[0.1, 0.1], [0.3, -0.1]]), torch.tensor([2.0, -2.0]), torch.tensor([10, 30]))
     strategy = FedLAW(nn.Linear(1, 2, bias=False), proxy, epochs=1, lr=88.0)
     assert strategy.aggregate(cohort).tolist() == pytest.approx([0.25, -0.05])
-    metrics = strategy.round_metrics()
+    metrics = strategy.round_metrics
     assert (metrics["gamma"], metrics["learning_steps"]) == (1.0, 0.0)
     assert metrics["proxy_loss_after"] == metrics["proxy_loss_before"] == pytest.approx(math.log1p(math.exp(-4.3)), rel=1e-5)
     assert "stopped after 0 steps, beyond which loss or coefficients are not finite; is lr=88 too high?" in caplog.text

@@ -33,7 +33,7 @@ def test_a_round_without_replies_reports_nothing(grid: LocalGrid, model: nn.Modu
     x, y = torch.zeros(10, 1, 8, 8), torch.arange(10)
     strategy = FedLAW(model, (x, y), epochs=1)
     strategy.aggregate(cohort_of(model))
-    assert strategy.round_metrics()
+    assert strategy.round_metrics
     result = run(Faults(grid, drop=1.0), strategy, model, rounds=1)
     assert result.series("gamma", "server") == []
     assert "lambda" not in {row[3] for row in result.rows}
@@ -85,10 +85,10 @@ def test_every_share_is_on_the_record_and_readers_of_aggregates_do_not_see_it(tm
 def test_mixtures_of_clients_have_no_share_on_the_record(model: nn.Module) -> None:
     strategy = FedLAW(model, (torch.zeros(10, 1, 8, 8), torch.arange(10)), epochs=1)
     strategy.aggregate(cohort_of(model))
-    assert strategy.client_metrics() == {"lambda": strategy.last_info["lam"]}
+    assert strategy.client_metrics == {"lambda": strategy.last_info["lam"]}
     mixed = FedLAW(model, (torch.zeros(10, 1, 8, 8), torch.arange(10)), epochs=1, pre_aggregators=[StaticClip(c=1.0)])
     mixed.aggregate(cohort_of(model))
-    assert mixed.client_metrics() == {}
+    assert mixed.client_metrics == {}
 
 
 METRICS = (
@@ -111,4 +111,4 @@ def test_it_cannot_switch_off_an_attacker(dataset: Any) -> None:
     floor = odds * math.exp(-0.8) / (1 + odds * math.exp(-0.8))
     assert len(kept) == 5
     assert all(floor < share < 0.25 for share in kept.values())  # less than a mean would give, and never nothing
-    assert strategy.round_metrics()["lambda_min"] > 0.04
+    assert strategy.round_metrics["lambda_min"] > 0.04

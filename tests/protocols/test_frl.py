@@ -224,7 +224,7 @@ def test_it_elects() -> None:
     elected = strategy.aggregate(cohort(torch.tensor(RANKINGS).int(), torch.tensor(INITIAL)))
     assert elected.tolist() == pytest.approx(ELECTED)
     # before: edges 0, 3 and 5 count, then 0, 2 and 5
-    assert strategy.round_metrics() == {"mask_changed": pytest.approx(1 / 6)}
+    assert strategy.round_metrics == {"mask_changed": pytest.approx(1 / 6)}
 
 
 def test_a_round_without_a_vote_reports_none_and_a_resumed_run_writes_the_same(tmp_path: Path) -> None:
