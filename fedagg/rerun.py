@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from fedagg.checkpoint import Checkpoints
 from fedagg.console import suggest
@@ -71,8 +72,21 @@ def resume(path: Path) -> None:
     if old.status == "completed":
         raise ConfigError(f"the run in {path} is complete; there is nothing to go on with")
     title = f"{old.label.get('strategy', '?')} x {old.label.get('attack', '?')}, seed {old.seed}"
-    with ExitStack() as stack:
+    with _of_its_time(old), ExitStack() as stack:
         run_experiment(OmegaConf.create(old.config), path, resume=True, watch=watcher(stack, title, [f"output    {path}"]))
+
+
+@contextmanager
+def _of_its_time(run: Run) -> Iterator[None]:
+    """Where the config of a run lacks what is read from it today, say that, and which version wrote it."""
+    try:
+        yield
+    except (ConfigKeyError, ConfigAttributeError) as error:
+        made_by = ", ".join(f"{name} {run.info.get('versions', {}).get(name)}" for name in ("fedagg", "commit"))
+        raise ConfigError(
+            f"the config of {run.path} has no {error.full_key}, which this version of fedagg needs; it was written by "
+            f"{made_by}. Take that version, or run its command again: {run.info.get('command')}"
+        ) from error
 
 
 def verify(path: Path, overrides: Sequence[str] = ()) -> bool:
@@ -97,7 +111,8 @@ def verify(path: Path, overrides: Sequence[str] = ()) -> bool:
         cfg.engine = _engine(cfg, overrides)
     with tempfile.TemporaryDirectory(prefix="fedagg-verify-") as folder:
         again_path = Path(folder) / "run"
-        run_experiment(cfg, again_path)
+        with _of_its_time(old):
+            run_experiment(cfg, again_path)
         again = read_run(again_path)
         same_rows = (path / "metrics.csv").read_bytes() == (again_path / "metrics.csv").read_bytes()
         same_model = old.info["parameters"] == again.info["parameters"]

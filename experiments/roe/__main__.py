@@ -86,27 +86,24 @@ class World:
     def parts(self, population: Population) -> ByClient:
         return ByClient(population, self.learners, self.spread, self.seed)
 
-    def votes_on_what_is_brought(self, learners: range) -> Array:
-        """Return what some learners think of the examples that malicious clients will bring, [m, len(learners), C]."""
-        return self.ensemble(self.parts(self.honest)).logits(
-            self.dataset.features(self.dataset.x_train[self.brought]), learners
-        )
-
     @cached_property
     def brought(self) -> Array:
         """Rows of the training set that every malicious client brings, with other labels."""
         return rng.numpy_generator(self.seed, "brought").permutation(len(self.dataset.y_train))[:BROUGHT]
 
-    def logits(self, learners: range, poisoned: tuple[bool, ...] = (), wrong: Array | None = None) -> Array:
-        """Return what some learners think of the test points, [B, len(learners), C].
+    def honest_logits(self, learners: range) -> Array:
+        """Return what some learners think of the test points and of what is brought to attack, [B + m, len(learners), C]."""
+        brought = self.dataset.features(self.dataset.x_train[self.brought])
+        return self.ensemble(self.parts(self.honest)).logits(torch.cat([self.tested[0], brought]), learners)
+
+    def poisoned_logits(self, learners: range, poisoned: tuple[bool, ...], wrong: Array) -> Array:
+        """Return what some learners think of the test points once malicious clients have joined, [B, len(learners), C].
 
         Args:
             learners: which.
-            poisoned: whether a malicious client has joined the first, second, ... bucket that a learner reads.
+            poisoned: whether one has joined the first, second, ... bucket that a learner reads.
             wrong: [m], the labels of what it brings.
         """
-        if wrong is None:
-            return self.ensemble(self.parts(self.honest)).logits(self.tested[0], learners)
         whole = self.parts(self.attacked(wrong))
         populations = {learner: whole.holding(self.members(whole, learner, poisoned)) for learner in learners}
         return self.ensemble(populations).logits(self.tested[0], learners)
@@ -194,12 +191,12 @@ def one_seed(pool: ProcessPoolExecutor, data: str, seed: int, most: int) -> Iter
     """Yield (election, what, accuracy with 0, 1, ..., most malicious clients)."""
     for d in (1, 2):
         world = World(data, d, seed)
-        wrong = rivals(in_pieces(pool, World.votes_on_what_is_brought, world), world.dataset.y_train[world.brought])
-        versions = {(False,) * d: in_pieces(pool, World.logits, world)}
+        clean, brought = np.split(in_pieces(pool, World.honest_logits, world), [len(world.tested[1])])
+        wrong = rivals(brought, world.dataset.y_train[world.brought])
+        versions = {(False,) * d: clean}
         for poisoned in product((False, True), repeat=d):
             if any(poisoned):
-                versions[poisoned] = in_pieces(pool, World.logits, world, poisoned, wrong)
-        clean = versions[(False,) * d]
+                versions[poisoned] = in_pieces(pool, World.poisoned_logits, world, poisoned, wrong)
         for election, elect in elections(world).items():
             radius = elect(clean)[1]
             certified = [float((radius >= r).mean()) for r in range(most + 1)]

@@ -43,7 +43,7 @@ STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a name with a $ in it is a name
     "pdf.fonttype": 42,  # text stays text
 }
-WIDTH = 7.2  # inches, of every figure
+WIDTH = 7.2  # inches, of every figure that needs no more
 GREY = "#555555"
 SMALL = 6.8
 _TITLE = 10.5
@@ -108,10 +108,10 @@ class Words:
 
     def put(self, figure: Figure) -> None:
         """Write them on a figure."""
-        height = figure.get_figheight()
+        width, height = figure.get_size_inches()
         for number, (line, look) in enumerate(self.lines):
             y = height - 0.08 - self.step * number if self.at_top else self.height - 0.12 - self.step * number
-            figure.text(0.08 / WIDTH, y / height, line, va="top", **look)
+            figure.text(0.08 / width, y / height, line, va="top", **look)
 
 
 def header(title: str, setting: str) -> Words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,15 +20,20 @@ from fedagg.report.summary import Table
 from fedagg.report.tables import break_name
 
 _UNKNOWN = (0.95, 0.95, 0.95, 1.0)
+_LARGE, _SMALL = 8, 6  # points: of a mean, and of its half interval
 
 
 def draw_heatmap(table: Table, colours: ScalarMappable, data: str) -> Figure:
-    """Strategies against attacks, every cell with its mean and half interval; the worst attack of a row is framed."""
+    """Strategies against attacks, every cell with its mean and half interval; the worst attack of a row is framed.
+
+    Where there are many attacks the figure becomes wider than others, rather than its numbers too small to read.
+    """
     names = [break_name(name, 26) for name in table.strategies]
     columns = [*table.attacks, *(["worst"] if table.real_attacks else [])]
     left = max(inches(line, 8) for name in names for line in name.split("\n")) + 0.2
     bar = 0.55
-    cell_width = min(0.95, (WIDTH - left - bar - 0.25) / len(columns))
+    numbers = max(max(inches(mean, _LARGE), inches(half, _SMALL)) for mean, half in (_say(table, *at) for at in table.cells))
+    cell_width = max(numbers + 0.07, min(0.95, (WIDTH - left - bar - 0.25) / len(columns)))
     labels, angle, over = _fit(columns, cell_width - 0.06)
     cell_height = max(0.36, 0.05 + 0.13 * max(name.count("\n") + 1 for name in names))
     frame = f" Framed and marked {WORST}: worst attack of the row." if table.real_attacks else ""
@@ -38,12 +44,14 @@ def draw_heatmap(table: Table, colours: ScalarMappable, data: str) -> Figure:
     tall = cell_height * len(names)
     height = head.height + over + tall + 0.12 + foot.height
 
-    figure = Figure(figsize=(WIDTH, height), facecolor="white")
-    head.put(figure)
-    foot.put(figure)
     gap = 0.12 if table.real_attacks else 0.0
     wide = cell_width * len(columns) + gap
-    axes = figure.add_axes((left / WIDTH, (foot.height + 0.12) / height, wide / WIDTH, tall / height))
+    width = max(WIDTH, left + wide + bar + 0.13)
+
+    figure = Figure(figsize=(width, height), facecolor="white")
+    head.put(figure)
+    foot.put(figure)
+    axes = figure.add_axes((left / width, (foot.height + 0.12) / height, wide / width, tall / height))
     axes.set(xlim=(0, wide), ylim=(tall, 0))
     for i, strategy in enumerate(table.strategies):
         worst = table.worst(strategy)
@@ -72,7 +80,7 @@ def draw_heatmap(table: Table, colours: ScalarMappable, data: str) -> Figure:
     axes.spines[:].set_visible(False)
     bar_height = min(tall, 1.8)
     bar_axes = figure.add_axes(
-        ((left + wide + 0.14) / WIDTH, (foot.height + 0.12 + tall - bar_height) / height, 0.09 / WIDTH, bar_height / height)
+        ((left + wide + 0.14) / width, (foot.height + 0.12 + tall - bar_height) / height, 0.09 / width, bar_height / height)
     )
     count = max(1, int(bar_height / 0.3))
     log = isinstance(colours.norm, LogNorm)
@@ -117,29 +125,26 @@ def _draw_cell(
     x, y, width, height = box
     strategy, attack = at
     cell = None if attack is None else table.cells.get((strategy, attack))
-    if cell is None:
+    if cell is None or attack is None:
         axes.add_patch(Rectangle((x, y), width, height, facecolor="#F2F2F2", edgecolor="white", linewidth=1))
         axes.text(x + width / 2, y + height / 2, MISSING, ha="center", va="center", color=GREY)
         return
-    value = cell.estimate
-    mean = value.mean * (100 if table.metric.percent else 1)
-    colour, ink = paint(mean, colours)
+    colour, ink = paint(cell.estimate.mean * (100 if table.metric.percent else 1), colours)
     axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor="white", linewidth=1))
-    mark = WORST if attack == table.worst(strategy) and x < width * len(table.attacks) else ""
-    centre = x + width / 2
-    axes.text(
-        centre,
-        y + height * (0.36 if value.has_interval else 0.5),
-        table.metric.show(value.mean) + mark,
-        ha="center",
-        va="center",
-        color=ink,
-        fontsize=8,
-    )
-    if value.has_interval:
-        axes.text(
-            centre, y + height * 0.73, f"± {table.metric.show(value.half)}", ha="center", va="center", color=ink, fontsize=6
-        )
+    large, small = _say(table, strategy, attack)
+    if x >= width * len(table.attacks):  # the last column, where every cell is the worst
+        large = large.removesuffix(WORST)
+    look: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
+    axes.text(x + width / 2, y + height * (0.36 if small else 0.5), large, fontsize=_LARGE, **look)
+    if small:
+        axes.text(x + width / 2, y + height * 0.73, small, fontsize=_SMALL, **look)
+
+
+def _say(table: Table, strategy: str, attack: str) -> tuple[str, str]:
+    """The two lines of a cell: its mean, marked where it is the worst of its row, and half its interval if it has one."""
+    value = table.cells[strategy, attack].estimate
+    mark = WORST if attack == table.worst(strategy) else ""
+    return table.metric.show(value.mean) + mark, f"± {table.metric.show(value.half)}" if value.has_interval else ""
 
 
 def _frame(axes: Axes, box: tuple[float, float, float, float]) -> None:

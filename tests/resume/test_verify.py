@@ -143,3 +143,12 @@ def test_a_run_that_is_not_complete(command: Command, tmp_path: Path) -> None:
 def test_where_there_is_no_run(command: Command, tmp_path: Path) -> None:
     done = command("verify", tmp_path)
     assert (done.code, done.err) == (2, f"error: no run in {tmp_path}: it holds no run.json\n")
+
+
+def test_a_config_of_another_version(command: Command, run: Path) -> None:
+    config = run / "config.yaml"
+    config.write_text(re.sub(r"^  worst_class: .*\n", "", config.read_text(), flags=re.MULTILINE))
+    done = command("verify", run)
+    assert (done.code, done.out) == (2, "")
+    assert f"the config of {run} has no evaluation.worst_class, which this version of fedagg needs" in done.err
+    assert "it was written by fedagg 0." in done.err
