@@ -174,20 +174,29 @@ class Table:
 
 
 def summarize(groups: Sequence[Group], metric: Metric, protocol: Protocol) -> tuple[list[Table], list[Note]]:
-    """One table per setting; runs that lack the metric, or the rounds that the protocol needs, are left out and named."""
+    """One table per setting; runs that lack the metric, or the rounds that the protocol needs, are left out and named.
+
+    A metric that is only measured under some attacks leaves out the others, and those are named instead of their runs.
+    """
     tables: list[Table] = []
-    without: list[str] = []
+    without: list[tuple[str, str, str]] = []  # attack, run, reason
     for group in groups:
         cells = {}
         for at, runs in group.cells.items():
-            cell = _cell(runs, metric, protocol, without)
+            cell, left_out = _cell(runs, metric, protocol)
+            without += [(at[1], *words) for words in left_out]
             if cell is not None:
                 cells[at] = cell
         if cells:
             tables.append(Table(group.setting, group.facts, group.title, metric, protocol, cells))
     if not tables:
-        _refuse(groups, metric, without)
-    notes = [Note("Left out too", tuple(sorted(set(without))))] if without else []
+        _refuse(groups, metric, [f"{run} ({reason})" for _, run, reason in without])
+    named = {attack for table in tables for _, attack in table.cells}
+    named |= {attack for attack, _, reason in without if reason != _no(metric)}
+    apart = {attack for attack, *_ in without} - named
+    single = sorted({f"{run} ({reason})" for attack, run, reason in without if attack in named})
+    notes = [Note(f"Left out, {_no(metric)}", tuple(sorted(apart)))] if apart else []
+    notes += [Note("Left out too", tuple(single))] if single else []
     for table in tables:
         ends = {end for cell in table.cells.values() for end in cell.ends}
         if len(ends) > 1:
@@ -196,25 +205,31 @@ def summarize(groups: Sequence[Group], metric: Metric, protocol: Protocol) -> tu
     return tables, notes
 
 
-def _cell(runs: Sequence[Run], metric: Metric, protocol: Protocol, without: list[str]) -> Cell | None:
+def _cell(runs: Sequence[Run], metric: Metric, protocol: Protocol) -> tuple[Cell | None, list[tuple[str, str]]]:
+    """A cell of these runs, if one of them can be judged, and those that cannot, each with the reason."""
     judged, values, series = [], [], []
+    without: list[tuple[str, str]] = []
     for run in runs:
         rounds, trace = run.series(metric.name, metric.split)
         try:
             if not len(rounds):
-                raise ValueError(f"no {metric.split}/{metric.name}")
+                raise ValueError(_no(metric))
             values.append(protocol.apply(rounds, trace, metric))
         except ValueError as reason:
-            without.append(f"{run.path} ({reason})")
+            without.append((str(run.path), str(reason)))
             continue
         judged.append(run)
         series.append(dict(zip(rounds.tolist(), trace.tolist(), strict=True)))
     if not values:
-        return None
+        return None, without
     common = sorted(set.intersection(*(set(trace) for trace in series)))
     mean, low, high = interval(np.array([[trace[r] for r in common] for trace in series]).reshape(len(series), len(common)))
     curve = Curve(len(series), np.array(common, np.int64), mean, low, high)
-    return Cell(estimate(values), tuple(judged), tuple(values), tuple(max(trace) for trace in series), curve)
+    return Cell(estimate(values), tuple(judged), tuple(values), tuple(max(trace) for trace in series), curve), without
+
+
+def _no(metric: Metric) -> str:
+    return f"no {metric.split}/{metric.name}"
 
 
 def _refuse(groups: Sequence[Group], metric: Metric, without: Sequence[str]) -> None:

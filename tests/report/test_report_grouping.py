@@ -244,6 +244,21 @@ def test_runs_that_a_protocol_cannot_judge_are_named(tmp_path, make_run):
     assert [str(note) for note in done.notes] == [f"Left out too: {tmp_path / 'short'} (1 evaluated rounds, last:2 needs 2)"]
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_attacks_under_which_nobody_measured_the_metric_are_named_and_not_each_of_their_runs(tmp_path, make_run):
+    for attack in ("none", "alie", "backdoor"):
+        for seed in range(2):
+            run = make_run(tmp_path / f"{attack}-{seed}", "krum", attack, seed, [0.1, 0.2])
+            if attack == "backdoor" and seed == 0:
+                run.append([(1, "test", None, "attack_success_rate", 0.5)])
+    done = report(tmp_path, metric="attack_success_rate", quiet=True)
+    assert list(done.tables[0].cells) == [("krum", "backdoor")]
+    assert [str(note) for note in done.notes] == [
+        "Left out, no test/attack_success_rate: alie; none",
+        f"Left out too: {tmp_path / 'backdoor-1'} (no test/attack_success_rate)",
+    ]
+
+
 def test_long_notes_are_cut_for_the_terminal():
     note = Note("Left out", tuple("abcdefg"))
     assert note.short() == "Left out: a; b; c; d; and 3 more"
