@@ -19,13 +19,14 @@ from fedagg.report.grouping import METHOD, flatten
 from fedagg.results import Run
 
 Place = dict[str, str]
+OWN = "each its own"
 
 
 def as_strategies(runs: Sequence[Run], axis: str) -> list[Run]:
     """Return the runs of a study as if each point of an axis were a strategy, called as it is there.
 
     Settings that follow from the point are then part of the row. A setting does if it is the same wherever all axes stand
-    alike, and changes with the point at some place of the others.
+    alike, and changes with the point at some place of the others. Where the attack does, its column is ``each its own``.
 
     Args:
         runs: read from the store of a study.
@@ -72,6 +73,8 @@ def _follows(by_rest: Sequence[Mapping[str, set[str]]]) -> bool:
 
 def _as_strategy(run: Run, point: str, own: set[str]) -> Run:
     label = {key: value for key, value in run.label.items() if key not in own} | {"strategy": point}
+    if "attack" in own:
+        label["attack"] = OWN
     return replace(run, info={**run.info, "label": label}, config=_without(run.config, own))
 
 

@@ -71,6 +71,15 @@ def test_what_does_not_follow_from_the_point_is_a_setting(tmp_path: Path) -> Non
     assert {table.title for table in tables} == {"rounds=1", "rounds=2"}
 
 
+def test_an_attack_that_follows_from_the_point_is_not_taken_for_none(tmp_path: Path) -> None:
+    methods = {"mean": {"strategy": "fedavg", "attack": "ipm"}, "median": {"strategy": "median", "attack": "sign_flip"}}
+    study = load(tmp_path / "own", **{**KEYS, "axes": {"method": methods}})
+    run_study(study, quiet=True)
+    (table,) = made(study, tmp_path, rows="method").tables
+    assert sorted(table.cells) == [("mean", "each its own"), ("median", "each its own")]
+    assert table.real_attacks == ["each its own"]
+
+
 def test_on_the_command_line(study: Study, command: Command, tmp_path: Path) -> None:
     """The study's own wish holds; the page says with which command it was made; another axis can be asked for."""
     assert command("report", study.store, "--out", tmp_path / "a").code == 0
